@@ -1,0 +1,1 @@
+//! Scheduling, sampling and stopping. Knows ids, no text.

@@ -1,0 +1,1 @@
+//! The GGUF file format: reader, writer, shards. Knows bytes and types, no kernels.

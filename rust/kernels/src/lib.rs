@@ -1,0 +1,1 @@
+//! Quantized math generic over instruction set and format. Knows tensors, no models.

@@ -1,0 +1,1 @@
+//! The Python extension module: conversion, GIL release and error mapping only.

@@ -1,0 +1,1 @@
+//! Tokenizers read from GGUF metadata: SentencePiece-style and byte-level BPE.
