@@ -1,0 +1,1 @@
+//! Activation functions and sums of vectors.
