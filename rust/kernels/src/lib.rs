@@ -1,6 +1,13 @@
 //! Quantized math generic over instruction set and format. Knows tensors, no models.
 
+pub mod activation;
 pub mod attention;
+pub mod buffer;
+pub mod dense;
 pub mod elementwise;
+pub mod format;
+pub mod linear;
+pub mod matmul;
+pub mod pool;
 pub mod rms_norm;
 pub mod rope;

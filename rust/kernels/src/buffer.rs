@@ -1,0 +1,194 @@
+//! Memory: aligned vectors, and disjoint columns of a matrix that several threads write.
+#![allow(unsafe_code)]
+use bytemuck::{Pod, Zeroable};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+const CACHE_LINE: usize = 64;
+/// From this size on memory comes in whole huge pages, where the system has them.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// A vector of plain data that starts on a cache line, zeroed at first; large ones ask for huge pages.
+#[derive(Debug)]
+pub struct AlignedVec<T: Pod> {
+    data: NonNull<T>,
+    len: usize,
+    capacity: usize,
+}
+
+// SAFETY: an `AlignedVec` owns its memory, like a `Vec`.
+unsafe impl<T: Pod + Send> Send for AlignedVec<T> {}
+// SAFETY: shared references give shared slices only.
+unsafe impl<T: Pod + Sync> Sync for AlignedVec<T> {}
+
+/// There is not enough memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("out of memory: {bytes} bytes could not be allocated")]
+pub struct OutOfMemory {
+    /// Size of the allocation that failed.
+    pub bytes: usize,
+}
+
+impl<T: Pod> AlignedVec<T> {
+    /// `len` zeroed elements.
+    ///
+    /// # Errors
+    /// If the memory cannot be had.
+    pub fn try_zeroed(len: usize) -> Result<Self, OutOfMemory> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(OutOfMemory { bytes: usize::MAX })?;
+        if bytes == 0 {
+            return Ok(AlignedVec { data: NonNull::dangling(), len, capacity: len });
+        }
+        let data = map(bytes).ok_or(OutOfMemory { bytes })?;
+        Ok(AlignedVec { data: data.cast(), len, capacity: len })
+    }
+
+    /// `len` zeroed elements; aborts like `Vec` if there is no memory. For small scratch space.
+    pub fn zeroed(len: usize) -> Self {
+        match AlignedVec::try_zeroed(len) {
+            Ok(v) => v,
+            Err(_) => handle_alloc_error(layout(len * size_of::<T>())),
+        }
+    }
+
+    /// Makes the length `len`. What the elements hold afterwards is unspecified.
+    pub fn resize(&mut self, len: usize) {
+        if len > self.capacity {
+            *self = AlignedVec::zeroed(len);
+        }
+        self.len = len;
+    }
+}
+
+fn layout(bytes: usize) -> Layout {
+    let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
+    Layout::from_size_align(bytes, align).unwrap_or(Layout::new::<u8>())
+}
+
+#[cfg(unix)]
+fn map(bytes: usize) -> Option<NonNull<u8>> {
+    if bytes < HUGE_PAGE {
+        // SAFETY: the size is not zero.
+        return NonNull::new(unsafe { alloc_zeroed(layout(bytes)) });
+    }
+    // Room to start on a huge page; the unused ends are given back.
+    let room = bytes.checked_add(HUGE_PAGE)?;
+    // SAFETY: a new private mapping; the ends that are unmapped lie inside it.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let start = libc::mmap(std::ptr::null_mut(), room, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if start == libc::MAP_FAILED {
+            return None;
+        }
+        let start = start.cast::<u8>();
+        let skip = start.align_offset(HUGE_PAGE);
+        let data = start.add(skip);
+        let kept = bytes.next_multiple_of(4096);
+        if skip > 0 {
+            libc::munmap(start.cast(), skip);
+        }
+        if room > skip + kept {
+            libc::munmap(data.add(kept).cast(), room - skip - kept);
+        }
+        #[cfg(target_os = "linux")]
+        libc::madvise(data.cast(), kept, libc::MADV_HUGEPAGE);
+        NonNull::new(data)
+    }
+}
+
+#[cfg(not(unix))]
+fn map(bytes: usize) -> Option<NonNull<u8>> {
+    // SAFETY: the size is not zero.
+    NonNull::new(unsafe { alloc_zeroed(layout(bytes)) })
+}
+
+impl<T: Pod> Drop for AlignedVec<T> {
+    fn drop(&mut self) {
+        let bytes = self.capacity * size_of::<T>();
+        if bytes == 0 {
+            return;
+        }
+        #[cfg(unix)]
+        if bytes >= HUGE_PAGE {
+            // SAFETY: the mapping of `map`, page-aligned and of this size.
+            unsafe { libc::munmap(self.data.as_ptr().cast(), bytes.next_multiple_of(4096)) };
+            return;
+        }
+        // SAFETY: allocated by `map` with this layout.
+        unsafe { dealloc(self.data.as_ptr().cast(), layout(bytes)) }
+    }
+}
+
+impl<T: Pod> Default for AlignedVec<T> {
+    fn default() -> Self {
+        AlignedVec { data: NonNull::dangling(), len: 0, capacity: 0 }
+    }
+}
+
+impl<T: Pod> Deref for AlignedVec<T> {
+    type Target = [T];
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len <= capacity` elements are allocated, and zero or later bytes are valid for plain data.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Pod> DerefMut for AlignedVec<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
+    }
+}
+
+/// 64 bytes on a cache line.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct Line(pub [u8; CACHE_LINE]);
+
+/// A matrix of rows of `stride` elements, from which disjoint ranges of columns are handed to threads.
+#[derive(Debug)]
+pub struct Columns<'a, T> {
+    data: *mut T,
+    rows: usize,
+    stride: usize,
+    matrix: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: hands out disjoint parts of an exclusive borrow only, see `part`.
+unsafe impl<T: Send> Sync for Columns<'_, T> {}
+// SAFETY: as an exclusive borrow.
+unsafe impl<T: Send> Send for Columns<'_, T> {}
+
+impl<'a, T> Columns<'a, T> {
+    /// The rows of `matrix`, `stride` elements each.
+    pub fn new(matrix: &'a mut [T], stride: usize) -> Self {
+        let rows = matrix.len().checked_div(stride).unwrap_or(0);
+        Columns { data: matrix.as_mut_ptr(), rows, stride, matrix: PhantomData }
+    }
+
+    /// Elements of a row.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// `len` elements of a row, from `column` on.
+    ///
+    /// # Safety
+    /// No two live parts overlap.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn part(&self, row: usize, column: usize, len: usize) -> &mut [T] {
+        assert!(row < self.rows && column + len <= self.stride);
+        // SAFETY: in bounds by the assertion; disjoint from other parts by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride + column), len) }
+    }
+}

@@ -1,0 +1,41 @@
+//! Q5_0: 5 bits and a scale per 32 columns.
+use super::*;
+
+#[derive(Clone, Copy)]
+pub struct Q5_0;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Block {
+    d: [u16; ROWS],
+    q: Nibbles,
+    high: [u8; 64],
+}
+
+impl Format for Q5_0 {
+    const COLS: usize = 32;
+    const FILE_BYTES: usize = 22;
+    const RANGE: Range = Range { max: 31, zero: 16 };
+    type Block = Block;
+
+    fn read(src: &[u8], out: &mut RowBlock) {
+        out.d = u16_at(src, 0);
+        split_nibbles(&src[6..22], &mut out.codes);
+        for col in 0..32 {
+            out.codes[col] |= ((src[2 + col / 8] >> (col % 8)) & 1) << 4;
+        }
+    }
+    fn put(b: &mut Block, row: usize, x: &RowBlock) {
+        b.d[row] = x.d;
+        put_nibbles(&mut b.q, row, &x.codes);
+        put_bits(&mut b.high, row, &x.codes, 4);
+    }
+    #[inline(always)]
+    fn codes<I: Isa>(isa: I, b: &Block, row: usize, _: usize) -> [I::U8; 8] {
+        add_fifth_bit(isa, nibbles(isa, &b.q, row), &b.high, row)
+    }
+    #[inline(always)]
+    fn d<I: Isa>(isa: I, b: &Block, row: usize) -> I::F32 {
+        isa.load_f16(&b.d[row..])
+    }
+}
