@@ -155,6 +155,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The subject is not inside [`limits::HEADER_BYTES`].
+    pub(crate) fn header_too_large(&self) -> Error {
+        Error::HeaderTooLarge { subject: self.subject.describe(), limit: limits::HEADER_BYTES }
+    }
+
     pub(crate) fn invalid(&self, field: &'static str, offset: u64, reason: String) -> Error {
         Error::Invalid { subject: self.subject.describe(), field, offset, reason }
     }

@@ -80,8 +80,10 @@ pub enum Error {
         limit: u64,
     },
     /// The header is larger than [`limits::HEADER_BYTES`](crate::limits::HEADER_BYTES).
-    #[error("the header is larger than {limit} bytes")]
+    #[error("{subject} is beyond the first {limit} bytes, where the header must end")]
     HeaderTooLarge {
+        /// The key or tensor that is not inside the limit.
+        subject: String,
         /// The limit.
         limit: u64,
     },

@@ -97,9 +97,9 @@ pub(crate) fn read_header(file: &RegularFile) -> Result<Header, Error> {
         read_prefix(file, &mut bytes, len)?;
         match Sections::scan(&bytes, file.len) {
             Ok(sections) => break sections,
-            Err(Error::Truncated { offset, needed, .. }) if more_helps(offset, needed, file.len) => {
-                if len >= limits::HEADER_BYTES {
-                    return Err(file.inside(Error::HeaderTooLarge { limit: limits::HEADER_BYTES }));
+            Err(Error::Truncated { subject, offset, needed, .. }) if end(offset, needed) <= file.len => {
+                if end(offset, needed) > limits::HEADER_BYTES {
+                    return Err(file.inside(Error::HeaderTooLarge { subject, limit: limits::HEADER_BYTES }));
                 }
                 len = len.saturating_mul(2).min(file.len).min(limits::HEADER_BYTES);
             }
@@ -111,14 +111,15 @@ pub(crate) fn read_header(file: &RegularFile) -> Result<Header, Error> {
     Header::build(bytes, &sections, file.len).map_err(|e| file.inside(e))
 }
 
-fn more_helps(offset: u64, needed: u64, file_len: u64) -> bool {
-    offset.checked_add(needed).is_some_and(|end| end <= file_len)
+fn end(offset: u64, needed: u64) -> u64 {
+    offset.saturating_add(needed)
 }
 
 /// Extends `bytes` to the first `len` bytes of the file.
 fn read_prefix(file: &RegularFile, bytes: &mut Vec<u8>, len: u64) -> Result<(), Error> {
     let have = bytes.len();
-    let len = usize::try_from(len).map_err(|_| Error::HeaderTooLarge { limit: limits::HEADER_BYTES })?;
+    // At most `limits::HEADER_BYTES`, which every supported target can count.
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
     bytes.reserve_exact(len.saturating_sub(have));
     bytes.resize(len, 0);
     let tail = bytes.get_mut(have..).unwrap_or_default();

@@ -102,7 +102,7 @@ impl Sections {
         }
         let end = cursor.position();
         if len_u64(end) > limits::HEADER_BYTES {
-            return Err(Error::HeaderTooLarge { limit: limits::HEADER_BYTES });
+            return Err(cursor.header_too_large());
         }
         Ok(Self { version, tensor_count, entry_count, start, metadata_end, end })
     }

@@ -32,7 +32,7 @@ impl Entry {
         let kind = cursor.value_type("value type")?;
         let value_start = cursor.position();
         cursor.skip_value(kind, 0)?;
-        let place = |at: usize| u32::try_from(at).map_err(|_| Error::HeaderTooLarge { limit: limits::HEADER_BYTES });
+        let place = |at: usize| u32::try_from(at).map_err(|_| cursor.header_too_large());
         Ok(Self {
             key_start: place(key_end.saturating_sub(key.len()))?,
             key_end: place(key_end)?,

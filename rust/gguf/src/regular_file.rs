@@ -40,7 +40,12 @@ impl RegularFile {
 
     /// Fills `buf` from `offset` on. `what` is for the error message.
     pub(crate) fn read_exact_at(&self, buf: &mut [u8], offset: u64, what: impl FnOnce() -> String) -> Result<(), Error> {
-        read_exact_at(&self.file, buf, offset).map_err(|source| Error::Io { path: self.path.clone(), doing: what(), source })
+        let shrunk = |e: io::Error| match e.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(e.kind(), "the file has become shorter since it was opened"),
+            _ => e,
+        };
+        let failed = |e| Error::Io { path: self.path.clone(), doing: what(), source: shrunk(e) };
+        read_exact_at(&self.file, buf, offset).map_err(failed)
     }
 
     /// Puts the path around an error in the contents.

@@ -1,7 +1,7 @@
 //! Writes GGUF version 3.
 
 use std::collections::HashSet;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 
 use crate::convert::{align_up, len_u64};
 use crate::dtype::DType;
@@ -37,7 +37,8 @@ struct NewTensor {
     name: String,
     dims: Vec<u64>,
     dtype: DType,
-    data: Vec<u8>,
+    /// `None` if the data is written later.
+    data: Option<Vec<u8>>,
 }
 
 impl Writer {
@@ -63,16 +64,55 @@ impl Writer {
 
     /// Adds a tensor. `dims` has the fastest dimension first; `data` is in the file's layout of `dtype`.
     pub fn add(&mut self, name: impl Into<String>, dims: &[u64], dtype: DType, data: Vec<u8>) -> &mut Self {
-        self.tensors.push(NewTensor { name: name.into(), dims: dims.to_vec(), dtype, data });
+        self.tensors.push(NewTensor { name: name.into(), dims: dims.to_vec(), dtype, data: Some(data) });
+        self
+    }
+
+    /// Adds a tensor whose data the caller of [`write_with`](Self::write_with) provides when its turn comes.
+    pub fn declare(&mut self, name: impl Into<String>, dims: &[u64], dtype: DType) -> &mut Self {
+        self.tensors.push(NewTensor { name: name.into(), dims: dims.to_vec(), dtype, data: None });
         self
     }
 
     /// Writes the file.
     ///
     /// # Errors
-    /// A key, value or tensor that the reader would refuse, before anything is written; or the output fails.
+    /// A key, value or tensor that the reader would refuse, before anything is written; a declared tensor; or the output fails.
     pub fn write(&self, out: impl Write) -> Result<(), Error> {
+        if let Some(t) = self.tensors.iter().find(|t| t.data.is_none()) {
+            return Err(t.unwritable("it was declared without data".to_owned()));
+        }
+        self.write_with(out, |_, _| Ok(()))
+    }
+
+    /// Writes the file, and asks `data` to write each declared tensor, in order, so that they need not all be in memory.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and if `data` fails or writes another number of bytes than the tensor has.
+    pub fn write_with(&self, out: impl Write, mut data: impl FnMut(&str, &mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
         let alignment = self.check()?;
+        let head = self.head(alignment)?;
+        let mut out = Counted { out: BufWriter::new(out), written: 0 };
+        out.write_all(&head).map_err(Error::Output)?;
+        for t in &self.tensors {
+            out.pad(alignment)?;
+            let start = out.written;
+            match &t.data {
+                Some(bytes) => out.write_all(bytes),
+                None => data(&t.name, &mut out),
+            }
+            .map_err(Error::Output)?;
+            let (written, bytes) = (out.written.saturating_sub(start), t.bytes()?);
+            if written != bytes {
+                return Err(t.unwritable(format!("{written} bytes of data were written, but it has {bytes}")));
+            }
+        }
+        out.pad(alignment)?;
+        out.flush().map_err(Error::Output)
+    }
+
+    /// Everything before the padding and the tensor data.
+    fn head(&self, alignment: u64) -> Result<Vec<u8>, Error> {
         let mut head = Vec::new();
         head.extend_from_slice(MAGIC);
         head.extend_from_slice(&VERSION.to_le_bytes());
@@ -92,19 +132,13 @@ impl Writer {
             }
             head.extend_from_slice(&t.dtype.id().to_le_bytes());
             head.extend_from_slice(&offset.to_le_bytes());
-            offset = offset.checked_add(padded(t.data.len(), alignment)?).ok_or_else(too_large)?;
+            let next = offset.checked_add(t.bytes()?).and_then(|end| align_up(end, alignment));
+            offset = next.ok_or_else(|| t.unwritable("the size of the file does not fit in 64 bits".to_owned()))?;
         }
         if len_u64(head.len()) > limits::HEADER_BYTES {
-            return Err(Error::HeaderTooLarge { limit: limits::HEADER_BYTES });
+            return Err(Error::HeaderTooLarge { subject: "the end".to_owned(), limit: limits::HEADER_BYTES });
         }
-        let mut out = BufWriter::new(out);
-        let parts = std::iter::once(&head).chain(self.tensors.iter().map(|t| &t.data));
-        for part in parts {
-            let padding = padded(part.len(), alignment)?.saturating_sub(len_u64(part.len()));
-            out.write_all(part).map_err(Error::Output)?;
-            (0..padding).try_for_each(|_| out.write_all(&[0])).map_err(Error::Output)?;
-        }
-        out.flush().map_err(Error::Output)
+        Ok(head)
     }
 
     /// Checks all that the reader checks. Gives the alignment.
@@ -125,7 +159,7 @@ impl Writer {
         }
         let mut names = HashSet::new();
         for t in &self.tensors {
-            t.check(names.insert(&t.name)).map_err(|reason| unwritable(format!("tensor {}", quoted(t.name.as_bytes())), reason))?;
+            t.check(names.insert(&t.name)).map_err(|reason| t.unwritable(reason))?;
         }
         Ok(alignment)
     }
@@ -141,10 +175,45 @@ impl NewTensor {
             return Err(format!("it has more than {} dimensions", limits::DIMENSIONS));
         }
         let bytes = bytes_of(&self.dims, self.dtype)?;
-        if bytes != len_u64(self.data.len()) {
-            return Err(format!("{:?} of {} takes {bytes} bytes, not {}", self.dims, self.dtype, self.data.len()));
+        match &self.data {
+            Some(data) if len_u64(data.len()) != bytes => {
+                Err(format!("{:?} of {} takes {bytes} bytes, not {}", self.dims, self.dtype, data.len()))
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn bytes(&self) -> Result<u64, Error> {
+        bytes_of(&self.dims, self.dtype).map_err(|reason| self.unwritable(reason))
+    }
+
+    fn unwritable(&self, reason: String) -> Error {
+        unwritable(format!("tensor {}", quoted(self.name.as_bytes())), reason)
+    }
+}
+
+/// An output that knows its position.
+struct Counted<W: Write> {
+    out: BufWriter<W>,
+    written: u64,
+}
+
+impl<W: Write> Counted<W> {
+    fn pad(&mut self, alignment: u64) -> Result<(), Error> {
+        let end = align_up(self.written, alignment).unwrap_or(self.written);
+        (self.written..end).try_for_each(|_| self.write_all(&[0])).map_err(Error::Output)
+    }
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.written = self.written.saturating_add(len_u64(n));
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -182,14 +251,6 @@ fn check_value(value: &OwnedValue, depth: u32) -> Result<(), String> {
 
 fn unwritable(subject: String, reason: String) -> Error {
     Error::Unwritable { subject, reason }
-}
-
-fn too_large() -> Error {
-    unwritable("tensors".to_owned(), "their size does not fit in 64 bits".to_owned())
-}
-
-fn padded(len: usize, alignment: u64) -> Result<u64, Error> {
-    align_up(len_u64(len), alignment).ok_or_else(too_large)
 }
 
 fn put_len(out: &mut Vec<u8>, len: usize) {
