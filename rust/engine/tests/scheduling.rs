@@ -66,8 +66,8 @@ fn short_prompts_and_decoding_do_not_wait_for_a_long_prompt() {
         }
     }
     let log = log.lock().unwrap();
-    let mixed = log.iter().filter(|rows| rows.len() > 16).count();
-    assert!(mixed >= 60 && log.iter().filter(|rows| rows.len() > 16).all(|rows| rows[0].token != 2 && rows[0].logits));
+    let mixed: Vec<_> = log.iter().filter(|rows| rows.len() > 16).collect();
+    assert!(mixed.len() >= 60 && mixed.iter().all(|rows| rows[0].logits && rows[0].sequence != rows[1].sequence));
 }
 
 /// Forward passes with more than 8 rows take ten seconds, all others a millisecond. Says when a long one starts.
