@@ -7,7 +7,7 @@ use fastllm_engine::sampling::{Sampler, SamplingParams, Scratch, uniform};
 
 fn main() {
     let base = || SamplingParams { seed: Some(1), ..SamplingParams::default() };
-    let cases: [(&str, SamplingParams); 9] = [
+    let cases: [(&str, SamplingParams); 10] = [
         ("greedy", SamplingParams::greedy()),
         ("temperature only", base()),
         ("top_k=40", SamplingParams { top_k: 40, ..base() }),
@@ -15,12 +15,13 @@ fn main() {
         ("top_p=0.95", SamplingParams { top_p: 0.95, ..base() }),
         ("min_p=0.05", SamplingParams { min_p: 0.05, ..base() }),
         ("typical_p=0.95", SamplingParams { typical_p: 0.95, ..base() }),
+        ("mirostat=2", SamplingParams { mirostat: 2, ..base() }),
         ("top_k=10000", SamplingParams { top_k: 10_000, ..base() }),
         ("top_k=40 top_p=0.95 logprobs=5", SamplingParams { top_k: 40, top_p: 0.95, logprobs: Some(5), ..base() }),
     ];
     for vocab in [32_000, 131_072, 262_144] {
         // Sums of uniform numbers: nearly normal with standard deviation 2, and a few likely tokens.
-        let normal = |id: u64| (0..12).map(|n| uniform(n, id)).sum::<f64>() as f32 * 2.0 - 12.0;
+        let normal = |id: u64| (0..12).map(|n| uniform(n, id)[0]).sum::<f64>() as f32 * 2.0 - 12.0;
         let logits: Vec<f32> = (0..vocab).map(|id| if id % 4001 == 7 { 14.0 } else { 0.0 } + normal(id)).collect();
         for (name, params) in &cases {
             let (mut sampler, mut scratch) = (Sampler::new(params.clone(), &[1, 2, 3]).expect("valid options"), Scratch::default());

@@ -59,8 +59,9 @@ impl Request {
         }
         let known = |id: u32| (id as usize) < vocab_size;
         let bias = self.sampling.logit_bias.keys().map(|&id| ("logit_bias", id));
+        let breakers = self.sampling.dry_sequence_breakers.iter().map(|&id| ("dry_sequence_breakers", id));
         let stops = self.stop.token_ids.iter().map(|&id| ("stop_token_ids", id));
-        if let Some((field, id)) = bias.chain(stops).find(|&(_, id)| !known(id)) {
+        if let Some((field, id)) = bias.chain(breakers).chain(stops).find(|&(_, id)| !known(id)) {
             return Err(ParamError::new(field, format!("id {id}"), format!("ids below {vocab_size}")).into());
         }
         validate_prompt(&self.prompt, context_length, vocab_size)

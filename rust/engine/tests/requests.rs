@@ -157,6 +157,12 @@ fn hostile_values_are_refused_by_name() {
         cases.push(("min_p", Box::new(move |r| r.sampling.min_p = value)));
         cases.push(("typical_p", Box::new(move |r| r.sampling.typical_p = value)));
         cases.push(("repetition_penalty", Box::new(move |r| r.sampling.repetition_penalty = value)));
+        cases.push(("dry_multiplier", Box::new(move |r| r.sampling.dry_multiplier = value)));
+        cases.push(("dry_base", Box::new(move |r| r.sampling.dry_base = value)));
+        cases.push(("xtc_probability", Box::new(move |r| r.sampling.xtc_probability = value)));
+        cases.push(("xtc_threshold", Box::new(move |r| r.sampling.xtc_threshold = value)));
+        cases.push(("mirostat_tau", Box::new(move |r| r.sampling.mirostat_tau = value)));
+        cases.push(("mirostat_eta", Box::new(move |r| r.sampling.mirostat_eta = value)));
         let value = if value == -1.0 || value == -1e-30 { 1e38 } else { value };
         cases.push(("presence_penalty", Box::new(move |r| r.sampling.presence_penalty = value)));
         cases.push(("frequency_penalty", Box::new(move |r| r.sampling.frequency_penalty = value)));
@@ -167,6 +173,10 @@ fn hostile_values_are_refused_by_name() {
     cases.push(("top_p", Box::new(|r| r.sampling.top_p = 1.000_001)));
     cases.push(("logit_bias", Box::new(|r| r.sampling.logit_bias.extend([(VOCAB as u32, 1.0)]))));
     cases.push(("logit_bias", Box::new(|r| r.sampling.logit_bias.extend([(u32::MAX, 1.0)]))));
+    cases.push(("dry_allowed_length", Box::new(|r| r.sampling.dry_allowed_length = 0)));
+    cases.push(("dry_sequence_breakers", Box::new(|r| r.sampling.dry_sequence_breakers = [VOCAB as u32].into())));
+    cases.push(("mirostat", Box::new(|r| r.sampling.mirostat = 1)));
+    cases.push(("mirostat", Box::new(|r| (r.sampling.mirostat, r.sampling.top_p) = (2, 0.9))));
     cases.push(("logprobs", Box::new(|r| r.sampling.logprobs = Some(MAX_LOGPROBS + 1))));
     cases.push(("logprobs", Box::new(|r| r.sampling.logprobs = Some(u32::MAX))));
     cases.push(("max_tokens", Box::new(|r| r.max_tokens = Some(0))));
@@ -193,7 +203,7 @@ fn impossible_prompts_are_refused_with_counts() {
 #[test]
 fn extreme_but_allowed_values_work() {
     let engine = start(Mock::default());
-    let extremes: [fn(&mut SamplingParams); 8] = [
+    let extremes: [fn(&mut SamplingParams); 11] = [
         |p| p.temperature = 1e-30,
         |p| p.temperature = 100.0,
         |p| p.top_k = u32::MAX,
@@ -202,6 +212,9 @@ fn extreme_but_allowed_values_work() {
         |p| p.typical_p = 0.0,
         |p| p.repetition_penalty = 100.0,
         |p| p.frequency_penalty = -100.0,
+        |p| (p.dry_multiplier, p.dry_base) = (100.0, 10.0),
+        |p| (p.xtc_probability, p.xtc_threshold) = (1.0, 0.0),
+        |p| (p.mirostat, p.mirostat_tau, p.mirostat_eta) = (2, 0.0, 1.0),
     ];
     for change in extremes {
         let mut request = Request { max_tokens: Some(u32::MAX), ..request(&[1; 4000]) };

@@ -69,6 +69,16 @@ fn oracle(params: &SamplingParams, logits: &[f32]) -> Vec<f64> {
         let kept = nucleus(&p, |id| -(-p[id].ln() - entropy).abs(), f64::from(params.typical_p));
         keep(&mut p, &kept);
     }
+    if params.xtc_probability > 0.0 {
+        let mut top: Vec<usize> = (0..p.len()).filter(|&id| p[id] >= f64::from(params.xtc_threshold)).collect();
+        top.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+        top.pop();
+        let kept: Vec<usize> = (0..p.len()).filter(|id| !top.contains(id)).collect();
+        let mut rest = p.clone();
+        keep(&mut rest, &kept);
+        let share = f64::from(params.xtc_probability);
+        p = p.iter().zip(&rest).map(|(p, rest)| (1.0 - share) * p + share * rest).collect();
+    }
     p
 }
 
@@ -112,6 +122,10 @@ fn draws_follow_the_distribution() {
         SamplingParams { typical_p: 0.3, ..base() },
         SamplingParams { typical_p: 0.9, ..base() },
         SamplingParams { logit_bias: BTreeMap::from([(0, f32::NEG_INFINITY), (5, 3.0), (99, -1.5)]), ..base() },
+        SamplingParams { xtc_probability: 1.0, xtc_threshold: 0.05, ..base() },
+        SamplingParams { xtc_probability: 0.4, xtc_threshold: 0.02, top_k: 20, ..base() },
+        SamplingParams { xtc_probability: 1.0, xtc_threshold: 0.9, ..base() },
+        SamplingParams { xtc_probability: 1.0, xtc_threshold: 0.0, ..base() },
         SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, typical_p: 0.95, ..base() },
     ];
     for params in cases {
@@ -184,6 +198,33 @@ fn penalties_follow_their_definitions() {
     assert_eq!(winner(frequency.clone(), &[0, 0], &[], &[3.0, 2.9]), 0);
     assert_eq!(winner(frequency.clone(), &[], &[0, 0, 0], &[3.0, 1.49]), 0);
     assert_eq!(winner(frequency, &[], &[0, 0, 0], &[3.0, 1.51]), 1);
+}
+
+#[test]
+fn dry_penalises_the_token_that_would_repeat() {
+    let dry = |allowed| SamplingParams { dry_multiplier: 1.0, dry_base: 2.0, dry_allowed_length: allowed, ..SamplingParams::greedy() };
+    // After 0 1 2 3 0 1 2, the token 3 would make a repetition of three grow: 1 * 2^(3 - 2) = 2.
+    let prompt = [0, 1, 2, 3, 0, 1, 2];
+    assert_eq!(sample(&dry(2), &prompt, &[0.0, 0.0, 0.0, 5.0, 2.99]), Ok(3));
+    assert_eq!(sample(&dry(2), &prompt, &[0.0, 0.0, 0.0, 5.0, 3.01]), Ok(4));
+    assert_eq!(sample(&dry(4), &prompt, &[0.0, 0.0, 0.0, 5.0, 4.99]), Ok(3));
+    let broken = SamplingParams { dry_sequence_breakers: [1].into(), ..dry(2) };
+    assert_eq!(sample(&broken, &prompt, &[0.0, 0.0, 0.0, 5.0, 4.99]), Ok(3));
+}
+
+#[test]
+fn mirostat_holds_the_surprise_at_its_target() {
+    let logits: Vec<f32> = (0..5000).map(|id| -1.2 * (id as f32 + 1.0).ln()).collect();
+    let p = softmax(&logits.iter().map(|&l| f64::from(l)).collect::<Vec<_>>());
+    let mean = |tau: f32| {
+        let params = SamplingParams { mirostat: 2, mirostat_tau: tau, seed: Some(5), ..SamplingParams::default() };
+        let (mut sampler, mut scratch) = (Sampler::new(params, &[]).unwrap(), Scratch::default());
+        let ids: Vec<usize> = (0..3000).map(|_| sampler.sample(&logits, &mut scratch).unwrap().id as usize).collect();
+        // The most surprising token that came bounds what was left; the surprise is measured among those.
+        ids[1000..].iter().map(|&id| -p[id].log2()).sum::<f64>() / 2000.0
+    };
+    let (low, high) = (mean(2.0), mean(5.0));
+    assert!((1.9..4.0).contains(&low) && (4.9..6.5).contains(&high) && high - low > 2.0, "{low} {high}");
 }
 
 #[test]

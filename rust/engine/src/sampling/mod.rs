@@ -3,23 +3,28 @@
 //! The filters run in this order, each on the distribution that the ones before it left, renormalised. A filter at its neutral value
 //! does not run.
 //!
-//! 1. [`logit_bias`]: added to the logits
-//! 2. [`penalties`]: repetition, then presence and frequency
-//! 3. [`temperature`]: zero ends the chain here with the most likely token (of equal ones the lowest id)
-//! 4. [`top_k`]
-//! 5. [`top_p`]
-//! 6. [`min_p`]
-//! 7. [`typical_p`]
-//! 8. [`draw`]: one token, by the random number of (seed, step)
+//! 1. `logit_bias`: added to the logits
+//! 2. `penalties`: repetition, then presence and frequency
+//! 3. `dry`
+//! 4. `temperature`: zero ends the chain here with the most likely token (of equal ones the lowest id)
+//! 5. `top_k`
+//! 6. `top_p`
+//! 7. `min_p`
+//! 8. `typical_p`
+//! 9. `xtc`
+//! 10. `mirostat`, which stands for 5 to 9: it cannot be combined with them
+//! 11. `draw`: one token, by the random number of (seed, step)
 //!
-//! The result depends on logits, options, seed and step alone. [`logprobs`] report the distribution of the model before all of this.
+//! The result depends on logits, options, seed and step alone. `logprobs` report the distribution of the model before all of this.
 
 mod candidates;
 mod draw;
+mod dry;
 mod logit_bias;
 mod logprobs;
 mod math;
 mod min_p;
+mod mirostat;
 mod params;
 mod penalties;
 mod random;
@@ -28,6 +33,7 @@ mod temperature;
 mod top_k;
 mod top_p;
 mod typical_p;
+mod xtc;
 
 pub use candidates::Scratch;
 pub use logprobs::TokenLogprobs;
@@ -36,6 +42,8 @@ pub use random::{entropy_seed, philox4x32, uniform};
 
 use crate::error::ParamError;
 use candidates::Candidates;
+use dry::Dry;
+use mirostat::Mirostat;
 use penalties::Penalties;
 
 /// Why no token could be chosen.
@@ -70,6 +78,8 @@ pub struct Sampler {
     seed: u64,
     step: u64,
     penalties: Option<Penalties>,
+    dry: Option<Dry>,
+    mirostat: Option<Mirostat>,
 }
 
 impl Sampler {
@@ -81,7 +91,9 @@ impl Sampler {
         params.validate()?;
         let seed = params.seed.unwrap_or_else(entropy_seed);
         let penalties = Penalties::new(&params, prompt);
-        Ok(Self { params, seed, step: 0, penalties })
+        let dry = Dry::new(&params, prompt);
+        let mirostat = (params.mirostat == 2).then(|| Mirostat::new(params.mirostat_tau, params.mirostat_eta));
+        Ok(Self { params, seed, step: 0, penalties, dry, mirostat })
     }
 
     /// Chooses the next token from `logits` (one per id) and remembers it.
@@ -94,29 +106,43 @@ impl Sampler {
         if let Some(penalties) = &mut self.penalties {
             penalties.record(id);
         }
+        if let Some(dry) = &mut self.dry {
+            dry.record(id);
+        }
         let logprobs = self.params.logprobs.map(|k| logprobs::of(logits, id, k as usize));
         Ok(Choice { id, logprobs })
     }
 
-    fn choose(&self, logits: &[f32], scratch: &mut Scratch) -> Result<u32, SampleError> {
+    fn choose(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<u32, SampleError> {
         let params = &self.params;
         let candidates = scratch.load(logits);
         logit_bias::apply(candidates, &params.logit_bias);
         if let Some(penalties) = &self.penalties {
             penalties.apply(candidates);
         }
+        if let Some(dry) = &self.dry {
+            dry.apply(candidates);
+        }
         let max = candidates.check()?;
         if params.temperature == 0.0 {
             return Ok(candidates.first_equal(max));
         }
         temperature::apply(candidates, max, params.temperature);
-        filter(candidates, params);
-        Ok(draw::draw(candidates, uniform(self.seed, self.step)))
+        let [for_draw, for_xtc] = uniform(self.seed, self.step);
+        filter(candidates, params, for_xtc);
+        if let Some(mirostat) = &self.mirostat {
+            mirostat.apply(candidates);
+        }
+        let drawn = draw::draw(candidates, for_draw);
+        if let Some(mirostat) = &mut self.mirostat {
+            mirostat.record(drawn.probability);
+        }
+        Ok(drawn.id)
     }
 }
 
 /// The truncating filters. The logits are shifted so that the largest is zero, and every filter keeps the largest or renormalises.
-fn filter(candidates: &mut Candidates, params: &SamplingParams) {
+fn filter(candidates: &mut Candidates, params: &SamplingParams, uniform: f64) {
     if params.top_k > 0 {
         top_k::apply(candidates, params.top_k as usize);
     }
@@ -128,5 +154,8 @@ fn filter(candidates: &mut Candidates, params: &SamplingParams) {
     }
     if params.typical_p < 1.0 {
         typical_p::apply(candidates, params.typical_p);
+    }
+    if params.xtc_probability > 0.0 {
+        xtc::apply(candidates, params.xtc_probability, params.xtc_threshold, uniform);
     }
 }
