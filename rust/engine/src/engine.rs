@@ -88,8 +88,10 @@ impl Engine {
         };
         let scheduler = Scheduler::new(decoder, Arc::clone(&shared), limits);
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.to_owned()).spawn(body);
-        lock(&engine.threads).push(spawn("fastllm-deadline", Box::new(move || shared.deadlines.run()))?);
-        lock(&engine.threads).push(spawn("fastllm-engine", Box::new(move || scheduler.run()))?);
+        let deadlines = spawn("fastllm-deadline", Box::new(move || shared.deadlines.run()))?;
+        lock(&engine.threads).push(deadlines);
+        let scheduler = spawn("fastllm-engine", Box::new(move || scheduler.run()))?;
+        lock(&engine.threads).push(scheduler);
         Ok(engine)
     }
 

@@ -14,7 +14,7 @@ pub struct Timings {
     pub decode_seconds: f64,
     /// Prompt tokens computed, per second of `prompt_seconds`.
     pub prompt_tokens_per_second: f64,
-    /// Tokens after the first, per second of `decode_seconds`.
+    /// Tokens after the first (with the one that ended the text), per second of `decode_seconds`.
     pub decode_tokens_per_second: f64,
     /// 10^9 bytes of weights and KV cache read per second, in the forward passes that made the tokens after the first.
     pub gigabytes_per_second: f64,

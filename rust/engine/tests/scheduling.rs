@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use fastllm_engine::sampling::{SampleError, SamplingParams};
-use fastllm_engine::{DecodeError, Engine, EngineOptions, Event, Failure, FinishReason, Next, Request, SubmitError};
-use fastllm_model::batch::Row;
+use fastllm_engine::{DecodeError, Decoder, Engine, EngineOptions, Event, Failure, FinishReason, Logits, Next, Request, SubmitError};
+use fastllm_model::batch::{Row, SequenceId};
 
 /// A varied request; `n` decides everything.
 fn varied(n: u32) -> Request {
@@ -277,6 +277,67 @@ fn a_decoder_that_claims_a_cancellation_does_not_hang_the_engine() {
     let engine = start(Mock::with_hook(|_, _| Err(DecodeError::Cancelled)));
     let outcome = collect(&engine.submit(request(&[1])).unwrap());
     assert!(matches!(outcome.failure, Some(Failure::Decode(DecodeError::Cancelled))));
+}
+
+#[test]
+fn a_step_that_fails_only_in_company_ends_nobody() {
+    let solo: Vec<Outcome> = {
+        let engine = start(Mock::default());
+        (0..30).map(|n| collect(&engine.submit(varied(n)).unwrap())).collect()
+    };
+    let mut calls = 0;
+    let engine = start(Mock::with_hook(move |rows, _| {
+        calls += 1;
+        let alone = rows.iter().all(|row| row.sequence == rows[0].sequence);
+        assert!(alone || calls % 3 != 1, "a passing panic");
+        if alone || calls % 3 != 2 { Ok(()) } else { Err(DecodeError::Failed("a passing error".into())) }
+    }));
+    let handles: Vec<_> = (0..30).map(|n| engine.submit(varied(n)).unwrap()).collect();
+    for (handle, solo) in handles.iter().zip(&solo) {
+        assert_eq!(collect(handle).tokens, solo.tokens);
+    }
+}
+
+#[test]
+fn a_hook_that_panics_does_not_stop_the_engine() {
+    let engine = start(Mock::default());
+    let panicking = Request { notify: Some(Box::new(|| panic!("a bad hook"))), max_tokens: Some(5), ..request(&[1]) };
+    assert_eq!(collect(&engine.submit(panicking).unwrap()).ids().len(), 5);
+    assert_eq!(collect(&engine.submit(Request { max_tokens: Some(5), ..request(&[1]) }).unwrap()).ids().len(), 5);
+}
+
+#[test]
+fn nan_logits_end_the_request_with_an_error() {
+    struct Nan(Mock);
+    impl Decoder for Nan {
+        fn vocab_size(&self) -> usize {
+            self.0.vocab_size()
+        }
+        fn context_length(&self) -> usize {
+            self.0.context_length()
+        }
+        fn max_rows(&self) -> usize {
+            self.0.max_rows()
+        }
+        fn open(&mut self) -> Result<SequenceId, DecodeError> {
+            self.0.open()
+        }
+        fn close(&mut self, sequence: SequenceId) {
+            self.0.close(sequence);
+        }
+        fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<Logits<'_>, DecodeError> {
+            self.0.forward(rows, cancel)?;
+            self.0.logits.fill(f32::NAN);
+            Ok(Logits::new(&self.0.logits, VOCAB))
+        }
+        fn bytes_read(&self, rows: &[Row]) -> u64 {
+            self.0.bytes_read(rows)
+        }
+    }
+    let engine = Engine::start(Nan(Mock::default()), EngineOptions::default()).unwrap();
+    let outcome = collect(&engine.submit(request(&[1])).unwrap());
+    assert!(matches!(outcome.failure, Some(Failure::Sample(SampleError::InvalidLogit { id: 0, .. }))));
+    assert_eq!(engine.stats().running, 0);
 }
 
 #[test]

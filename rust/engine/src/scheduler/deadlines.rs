@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
+use super::guard::catch;
 use super::lock;
 use super::task::Ticket;
 use crate::event::FinishReason;
@@ -40,7 +41,8 @@ impl Deadlines {
     pub(crate) fn run(&self) {
         while let Some(ticket) = self.next_expired() {
             if let Some(ticket) = ticket.upgrade() {
-                ticket.interrupt(FinishReason::Timeout);
+                // Dropping a waiting request runs code of its caller; a panic there must not end all other time limits.
+                drop(catch("a time limit", || ticket.interrupt(FinishReason::Timeout)));
             }
         }
     }

@@ -106,6 +106,7 @@ impl Running {
             Work::Generate(generation) => (generation.made(), generation.finish(end, &mut |token| ticket.send(Event::Token(token)))),
             Work::Logits(_) => (0, (String::new(), end)),
         };
+        // There is no prefix cache: every token of the prompt is computed.
         let usage = Usage { prompt_tokens: self.prompt_tokens, cached_tokens: 0, completion_tokens: made };
         Finished { reason: end.reason, stop: end.stop, text, usage, timings: watch.finish(computed) }
     }

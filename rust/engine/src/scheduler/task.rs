@@ -28,13 +28,15 @@ pub(crate) struct Shared {
 const LIVE: u8 = 0;
 const CANCELLED: u8 = 1;
 const TIMED_OUT: u8 = 2;
+const ENDED: u8 = 3;
 
 /// The caller's end of a request and the engine's: events one way, interruption the other.
 pub(crate) struct Ticket {
     id: u64,
     deadline: Option<Instant>,
     shared: Arc<Shared>,
-    interrupted: AtomicU8,
+    /// LIVE, then why it is to end early or that it ended.
+    state: AtomicU8,
     outbox: Mutex<Outbox>,
     available: Condvar,
     notify: Option<Notify>,
@@ -53,7 +55,7 @@ impl Ticket {
             id,
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             shared: Arc::clone(shared),
-            interrupted: AtomicU8::new(LIVE),
+            state: AtomicU8::new(LIVE),
             outbox: Mutex::default(),
             available: Condvar::new(),
             notify,
@@ -73,7 +75,7 @@ impl Ticket {
 
     /// Why the request is to end early, if it is.
     pub(crate) fn interrupted(&self) -> Option<FinishReason> {
-        match self.interrupted.load(Ordering::SeqCst) {
+        match self.state.load(Ordering::SeqCst) {
             CANCELLED => Some(FinishReason::Cancelled),
             TIMED_OUT => Some(FinishReason::Timeout),
             _ => None,
@@ -83,11 +85,16 @@ impl Ticket {
     /// Ends the request early: at once when it waits, by aborting the forward pass when it runs. The first reason counts.
     pub(crate) fn interrupt(&self, reason: FinishReason) {
         let code = if reason == FinishReason::Timeout { TIMED_OUT } else { CANCELLED };
-        if self.interrupted.compare_exchange(LIVE, code, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        if !self.leave_live(code) {
             return;
         }
         self.leave_queue_if_interrupted();
         self.shared.interrupt.cancelled(self.id);
+    }
+
+    /// Whether the state was LIVE; it is `code` then.
+    fn leave_live(&self, code: u8) -> bool {
+        self.state.compare_exchange(LIVE, code, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Ends an interrupted request that waits. Also called after queueing, when the interruption came before that.
@@ -106,6 +113,7 @@ impl Ticket {
 
     /// Reports the last event.
     pub(crate) fn close(&self, event: Event) {
+        self.leave_live(ENDED);
         self.forget_deadline();
         self.deliver(event, true);
     }
