@@ -190,6 +190,22 @@ fn time_limits_hold_while_waiting_reading_and_decoding() {
 }
 
 #[test]
+fn a_time_limit_that_passes_during_submission_counts() {
+    let (mock, started) = slow_prefill();
+    let engine = Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 4, prefill_chunk: 32 }).unwrap();
+    let _busy = engine.submit(request(&[1; 40])).unwrap();
+    started.recv_timeout(Duration::from_secs(10)).unwrap();
+    for microseconds in 0..500 {
+        let timeout = Some(Duration::from_micros(microseconds % 50));
+        let waiting = engine.submit(Request { timeout, ..request(&[1]) }).unwrap();
+        match waiting.next(Duration::from_secs(5)) {
+            Next::Event(Event::Finished(finished)) => assert_eq!(finished.reason, FinishReason::Timeout),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_full_queue_refuses_and_a_cancelled_waiter_never_starts() {
     let (mock, started) = slow_prefill();
     let log = Arc::clone(&mock.log);
