@@ -44,6 +44,9 @@ impl Pretokenizer {
     pub const DEFAULT: Self =
         Self { stages: stages![stages::default_punctuation, stages::gpt2, stages::numbers, stages::three_digits], ..PLAIN };
 
+    /// No split at all.
+    pub const WHOLE: Self = PLAIN;
+
     /// `[^\n]+|\n+`: the split of tokenizers that treat spaces as part of words.
     pub const NEWLINE_RUNS: Self = Self { stages: stages![stages::newline_runs], ..PLAIN };
 
