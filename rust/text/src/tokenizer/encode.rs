@@ -89,9 +89,7 @@ impl<'a> Encoder<'a> {
     fn plain(&mut self, at: usize, text: &str, after_special: bool) -> Result<(), Error> {
         let tokenizer = self.tokenizer;
         match tokenizer.model.alphabet {
-            Alphabet::Bytes => {
-                tokenizer.pretokenizer.split(text, &mut |from, piece| self.cached(at + from, piece, Self::bytes))
-            }
+            Alphabet::Bytes => tokenizer.pretokenizer.split(text, &mut |from, piece| self.cached(at + from, piece, Self::bytes)),
             Alphabet::Characters => {
                 let mut prefix = tokenizer.add_space_prefix && after_special;
                 tokenizer.pretokenizer.split(text, &mut |from, piece| self.words(at + from, piece, &mut prefix))
@@ -102,7 +100,10 @@ impl<'a> Encoder<'a> {
     /// Cuts where no merge can reach over: before a ▁ (or space) that no symbol holds after the character which stands before it.
     /// What is left are words, mostly, so that a text is not one piece as long as itself.
     fn words(&mut self, at: usize, text: &str, prefix: &mut bool) -> Result<(), Error> {
-        if text.starts_with('\n') && !*prefix && let Some(id) = self.newline_run(text) {
+        if text.starts_with('\n')
+            && !*prefix
+            && let Some(id) = self.newline_run(text)
+        {
             self.ids.push(id);
             return Ok(());
         }
@@ -129,7 +130,8 @@ impl<'a> Encoder<'a> {
     /// The token that a run of line feeds is, for tokenizers that split at such runs.
     fn newline_run(&self, text: &str) -> Option<u32> {
         let tokenizer = self.tokenizer;
-        (tokenizer.whole_newline_runs && text.bytes().all(|b| b == b'\n')).then(|| tokenizer.vocab.find_plain(text, Alphabet::Characters))?
+        (tokenizer.whole_newline_runs && text.bytes().all(|b| b == b'\n'))
+            .then(|| tokenizer.vocab.find_plain(text, Alphabet::Characters))?
     }
 
     /// Encodes a piece, or copies the ids that it had before.

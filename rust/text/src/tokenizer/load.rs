@@ -96,7 +96,12 @@ fn vocabulary(m: &Metadata, alphabet: Alphabet) -> Result<Vocab, Error> {
 }
 
 /// An array with one number for each token; `None` where the file has none.
-fn numbers<T>(m: &Metadata, key: &'static str, expected: usize, read: impl Fn(&Array<'_>) -> Option<Vec<T>>) -> Result<Option<Vec<T>>, Error> {
+fn numbers<T>(
+    m: &Metadata,
+    key: &'static str,
+    expected: usize,
+    read: impl Fn(&Array<'_>) -> Option<Vec<T>>,
+) -> Result<Option<Vec<T>>, Error> {
     let Some(array) = m.array(key).map_err(metadata)? else { return Ok(None) };
     if array.len() != expected {
         return Err(Error::Length { key, found: array.len(), expected });

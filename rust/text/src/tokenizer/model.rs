@@ -54,12 +54,7 @@ impl Symbols<'_> {
 
 impl Model {
     /// Byte-pair encoding: `merges` are `left right`, the earlier the first.
-    pub fn bpe<'a>(
-        vocab: &Vocab,
-        alphabet: Alphabet,
-        merges: impl Iterator<Item = &'a [u8]>,
-        whole_words: bool,
-    ) -> Result<Self, Error> {
+    pub fn bpe<'a>(vocab: &Vocab, alphabet: Alphabet, merges: impl Iterator<Item = &'a [u8]>, whole_words: bool) -> Result<Self, Error> {
         let mut symbols = Symbols { vocab, alphabet, absent: HashMap::default() };
         let mut table = Merges::with_capacity(merges.size_hint().1.unwrap_or(0).min(1 << 20));
         let mut text = String::new();

@@ -2,8 +2,8 @@
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::vocab::{TokenKind, Vocab};
 use super::Error;
+use super::vocab::{TokenKind, Vocab};
 
 /// Longer texts are not looked for: a file could otherwise make every position of a text cost as much as its longest token.
 const LONGEST: usize = 256;
@@ -39,8 +39,7 @@ impl Specials {
             }
             text.len() <= LONGEST
         });
-        let literal: Vec<(u32, &str)> =
-            all.iter().filter(|(id, _)| vocab.kind(*id) == Some(TokenKind::UserDefined)).copied().collect();
+        let literal: Vec<(u32, &str)> = all.iter().filter(|(id, _)| vocab.kind(*id) == Some(TokenKind::UserDefined)).copied().collect();
         Ok(Self { literal: search(&literal)?, all: search(&all)? })
     }
 

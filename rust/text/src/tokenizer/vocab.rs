@@ -123,8 +123,13 @@ pub const SPACE_MARK: char = '▁';
 impl Vocab {
     /// `kinds` are the numbers of the file, where it has them.
     pub fn build<'a>(tokens: impl Iterator<Item = &'a [u8]>, kinds: Option<&[i32]>, alphabet: Alphabet) -> Result<Self, Error> {
-        let mut vocab =
-            Self { texts: Strings::default(), pieces: Strings::default(), kinds: Vec::new(), by_text: Index::default(), bytes: [None; 256] };
+        let mut vocab = Self {
+            texts: Strings::default(),
+            pieces: Strings::default(),
+            kinds: Vec::new(),
+            by_text: Index::default(),
+            bytes: [None; 256],
+        };
         vocab.by_text.reserve(tokens.size_hint().1.unwrap_or(0).min(1 << 20));
         for (index, text) in tokens.enumerate() {
             let id = u32::try_from(index).map_err(|_| Error::TooLarge("the vocabulary"))?;
@@ -137,7 +142,8 @@ impl Vocab {
             };
             match kind {
                 TokenKind::Byte => {
-                    let byte = byte.ok_or_else(|| entry(index, &format!("is of type byte, but {:?} is not \"<0x00>\" to \"<0xFF>\"", clip(text))))?;
+                    let byte = byte
+                        .ok_or_else(|| entry(index, &format!("is of type byte, but {:?} is not \"<0x00>\" to \"<0xFF>\"", clip(text))))?;
                     vocab.bytes[byte as usize].get_or_insert(id);
                     vocab.pieces.push([byte])?;
                 }

@@ -60,9 +60,7 @@ impl Pretokenizer {
                 Self { whole_words: true, add_bos: true, ..LLAMA3 }
             }
             "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => LLAMA3,
-            "minicpm5" => {
-                Self { stages: stages![stages::numbers_by_three, stages::llama3_long_numbers], whole_words: true, ..PLAIN }
-            }
+            "minicpm5" => Self { stages: stages![stages::numbers_by_three, stages::llama3_long_numbers], whole_words: true, ..PLAIN },
             "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "hunyuan" | "megrez" | "kormo" | "f2llmv2" | "solar-open" | "grok-2"
             | "bailingmoe" | "bailingmoe2" | "llada-moe" => Self { stages: stages![stages::qwen2], ..PLAIN },
             "ufakzeka" => Self { stages: stages![stages::qwen2_without_contractions], ..PLAIN },
@@ -90,13 +88,7 @@ impl Pretokenizer {
                 ..PLAIN
             },
             "deepseek-coder" => Self {
-                stages: stages![
-                    stages::newline,
-                    stages::spaced_letters,
-                    stages::spaced_punctuation,
-                    stages::deepseek_cjk,
-                    stages::number
-                ],
+                stages: stages![stages::newline, stages::spaced_letters, stages::spaced_punctuation, stages::deepseek_cjk, stages::number],
                 ..PLAIN
             },
             "deepseek-v3" | "hunyuan-dense" | "hy_v4" | "joyai-llm" => {

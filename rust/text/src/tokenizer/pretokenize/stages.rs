@@ -189,17 +189,14 @@ pub fn ideographs_and_kana(scan: Scan<'_>, at: usize) -> Option<usize> {
 
 // \s?[!-/:-~！-／：-～‘-‟　-。]+
 pub fn deepseek_punctuation(scan: Scan<'_>, at: usize) -> Option<usize> {
-    const RANGES: [(u32, u32); 6] =
-        [(0x21, 0x2f), (0x3a, 0x7e), (0xff01, 0xff0f), (0xff1a, 0xff5e), (0x2018, 0x201f), (0x3000, 0x3002)];
+    const RANGES: [(u32, u32); 6] = [(0x21, 0x2f), (0x3a, 0x7e), (0xff01, 0xff0f), (0xff1a, 0xff5e), (0x2018, 0x201f), (0x3000, 0x3002)];
     // U+3000 is white space and in the class: greedy, it is the optional one, unless nothing of the class follows it.
     after_any_space(scan, at, |c| is_one_of(c, &RANGES)).or_else(|| scan.some(at, |c| is_one_of(c, &RANGES)))
 }
 
 // \s?[the cased letters below]+
 pub fn deepseek_letters(scan: Scan<'_>, at: usize) -> Option<usize> {
-    after_any_space(scan, at, |c| {
-        if c.c < 0x80 { c.is(LETTER) } else { DEEPSEEK_LETTERS.binary_search_by(|r| place(*r, c.c)).is_ok() }
-    })
+    after_any_space(scan, at, |c| if c.c < 0x80 { c.is(LETTER) } else { DEEPSEEK_LETTERS.binary_search_by(|r| place(*r, c.c)).is_ok() })
 }
 
 fn place((low, high): (u32, u32), c: u32) -> std::cmp::Ordering {
@@ -215,7 +212,7 @@ fn place((low, high): (u32, u32), c: u32) -> std::cmp::Ordering {
 /// The letters beyond ASCII that DeepSeek LLM calls letters, sorted: most, not all, of the letters that had case in Unicode 11. As numbers,
 /// because several of them (U+1F71, U+2126, U+212A, U+212B …) turn into others when a source file is normalised.
 #[rustfmt::skip]
-const DEEPSEEK_LETTERS: [(u32, u32); 82] = [
+pub const DEEPSEEK_LETTERS: [(u32, u32); 82] = [
     (0xb5, 0xb5), (0xc0, 0xd6), (0xd8, 0xf6), (0xf8, 0x1ba), (0x1bc, 0x1bf), (0x1c4, 0x293), (0x295, 0x2af), (0x370, 0x373),
     (0x376, 0x377), (0x37b, 0x37d), (0x37f, 0x37f), (0x386, 0x386), (0x388, 0x38a), (0x38c, 0x38c), (0x38e, 0x3a1),
     (0x3a3, 0x3f5), (0x3f7, 0x481), (0x48a, 0x52f), (0x531, 0x556), (0x10a0, 0x10c5), (0x13a0, 0x13f5), (0x13f8, 0x13fd),
