@@ -197,13 +197,13 @@ proptest! {
     fn random_vocabularies_never_panic(
         model in prop::sample::select(vec!["gpt2", "llama", "gemma4"]),
         pre in prop::sample::select(vec!["llama-bpe", "gpt-2", "deepseek-llm", "tekken", "default", "?"]),
-        tokens in prop::collection::vec((scrap(), 0i32..8, prop::num::f32::ANY), 0..20),
+        tokens in prop::collection::vec((scrap(), prop::sample::select(vec![1, 1, 1, 1, 2, 3, 4, 5, 7]), -3.0f32..3.0), 0..20),
         merges in prop::collection::vec((scrap(), scrap()), 0..20),
         texts in prop::collection::vec(scrap(), 1..4),
         space_prefix in any::<bool>(),
     ) {
         let names: Vec<&str> = tokens.iter().map(|(text, ..)| text.as_str()).collect();
-        let types: Vec<i32> = tokens.iter().map(|(_, kind, _)| *kind).collect();
+        let types: Vec<i32> = tokens.iter().map(|(text, kind, _)| if text == "<0x61>" { 6 } else { *kind }).collect();
         let scores: Vec<f32> = tokens.iter().map(|(.., score)| *score).collect();
         let merges: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
         let merges: Vec<&str> = merges.iter().map(String::as_str).filter(|merge| parts(merge.as_bytes()).is_ok()).collect();
@@ -213,7 +213,7 @@ proptest! {
             .with("scores", floats(&scores))
             .with("merges", strings(&merges))
             .with("add_space_prefix", space_prefix);
-        let Ok(tokenizer) = file.load() else { return Ok(()) };
+        let tokenizer = file.load().expect("odd, but nothing that is refused");
         let text = texts.concat();
         for options in [PLAIN, PARSED] {
             if let Ok(ids) = tokenizer.encode(&text, options) {

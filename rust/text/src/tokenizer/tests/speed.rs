@@ -69,13 +69,19 @@ fn seconds(tokenizer: &Tokenizer, text: &str) -> f64 {
     elapsed
 }
 
+/// Two seconds a megabyte. A machine that was busy with something else gets two more attempts.
+fn assert_in_time(tokenizer: &Tokenizer, text: &str, what: &str) {
+    let bound = 2.0 * text.len() as f64 / MB as f64;
+    let attempts: Vec<f64> = (0..3).map(|_| seconds(tokenizer, text)).take_while(|seconds| *seconds >= bound).collect();
+    assert!(attempts.len() < 3, "{what}: {attempts:?} s");
+}
+
 #[test]
 fn worst_texts_take_less_than_two_seconds_a_megabyte() {
     for name in ["gpt-4o-made", "tekken-made", "deepseek-v3-made"] {
         let tokenizer = open_shipped(name);
         for (what, text) in worst() {
-            let seconds = seconds(&tokenizer, &text);
-            assert!(seconds < 2.0 * text.len() as f64 / MB as f64, "{name}, {what}: {seconds} s");
+            assert_in_time(&tokenizer, &text, &format!("{name}, {what}"));
         }
     }
 }
@@ -86,8 +92,7 @@ fn worst_texts_on_published_vocabularies() {
     for name in ["llama-bpe", "qwen35", "deepseek-llm", "deepseek-coder", "gpt-2", "llama-spm", "gemma-4"] {
         let tokenizer = open(&folder.join(name));
         for (what, text) in worst() {
-            let seconds = seconds(&tokenizer, &text);
-            assert!(seconds < 2.0 * text.len() as f64 / MB as f64, "{name}, {what}: {seconds} s");
+            assert_in_time(&tokenizer, &text, &format!("{name}, {what}"));
         }
     }
 }
