@@ -329,6 +329,20 @@ impl Context {
         Ok(&self.scratch.logits[..tokens * model.config.vocab_size])
     }
 
+    /// Bytes that a pass over `rows` reads: weights once (of experts those that so many tokens choose at most), and the KV cache of
+    /// every sequence.
+    pub fn bytes_read(&self, rows: &[Row]) -> usize {
+        let mut last: Vec<&Row> = Vec::new();
+        for row in rows {
+            match last.last_mut() {
+                Some(l) if l.sequence == row.sequence => *l = row,
+                _ => last.push(row),
+            }
+        }
+        let kv: usize = last.iter().map(|r| self.kv.shape().bytes_read(r.position as usize)).sum();
+        self.model.bytes_read(rows.len()) + kv
+    }
+
     /// Cuts a batch into segments.
     fn check(&self, rows: &[Row]) -> Result<Vec<Segment>, ModelError> {
         let batch = |text: String| Err(ModelError::Batch(text));
