@@ -1,5 +1,6 @@
 //! Arguments of filters, tests, methods and functions, by position or by name.
 
+use minijinja::value::DynObject;
 use minijinja::{Error, Value};
 
 use super::error::fail;
@@ -26,7 +27,7 @@ impl<'a> Args<'a> {
 
     /// The pairs given by name.
     pub(super) fn named(&self) -> Vec<(Value, Value)> {
-        self.named.and_then(Value::as_object).and_then(|map| map.try_iter_pairs()).map(Iterator::collect).unwrap_or_default()
+        self.named.and_then(Value::as_object).and_then(DynObject::try_iter_pairs).map(Iterator::collect).unwrap_or_default()
     }
 
     /// An argument by position, or else by name.

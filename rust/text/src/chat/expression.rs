@@ -36,7 +36,7 @@ impl Expr {
 
 /// A cursor over the tokens of one tag.
 pub(super) struct Tokens<'t> {
-    tokens: &'t [Token],
+    all: &'t [Token],
     at: usize,
     line: usize,
     nesting: usize,
@@ -46,15 +46,15 @@ type Result<T> = std::result::Result<T, TemplateError>;
 
 impl<'t> Tokens<'t> {
     pub(super) fn new(tokens: &'t [Token], line: usize) -> Self {
-        Tokens { tokens, at: 0, line, nesting: 0 }
+        Tokens { all: tokens, at: 0, line, nesting: 0 }
     }
 
     pub(super) fn is_end(&self) -> bool {
-        self.at >= self.tokens.len()
+        self.at >= self.all.len()
     }
 
     fn peek(&self) -> Option<&'t Token> {
-        self.tokens.get(self.at)
+        self.all.get(self.at)
     }
 
     pub(super) fn peek_op(&self, op: &str) -> bool {
@@ -155,7 +155,8 @@ impl<'t> Tokens<'t> {
         self.call(Expr::atom("0", 1), "_op_tuple", &items)
     }
 
-    fn count(&self, n: usize) -> Result<()> {
+    /// Refuses more than the interpreter can take in one place.
+    pub(super) fn count(&self, n: usize) -> Result<()> {
         if n > MAX_ARGUMENTS { Err(self.limit(Limit::Arguments)) } else { Ok(()) }
     }
 
@@ -239,7 +240,7 @@ impl<'t> Tokens<'t> {
         if self.eat_name("in") {
             return Some("in");
         }
-        if self.peek_name("not") && matches!(self.tokens.get(self.at + 1), Some(Token::Name(n)) if n == "in") {
+        if self.peek_name("not") && matches!(self.all.get(self.at + 1), Some(Token::Name(n)) if n == "in") {
             self.at += 2;
             return Some("not in");
         }
@@ -377,7 +378,7 @@ impl<'t> Tokens<'t> {
                 let name = self.name()?;
                 let base = value.into_atom();
                 if name == "changed" && self.peek_op("(") {
-                    value = self.changed(base)?;
+                    value = self.changed(&base)?;
                     continue;
                 }
                 value = self.checked(Expr::atom(format!("{}.{name}", base.text), base.height + 1))?;
@@ -392,7 +393,7 @@ impl<'t> Tokens<'t> {
     }
 
     /// `loop.changed(…)` keeps and compares what it is given: give it texts.
-    fn changed(&mut self, base: Expr) -> Result<Expr> {
+    fn changed(&mut self, base: &Expr) -> Result<Expr> {
         self.expect_op("(")?;
         let items = self.list(")", |tokens, items| {
             items.push(tokens.expression()?);
@@ -424,7 +425,7 @@ impl<'t> Tokens<'t> {
                 text.push_str("**");
             } else if self.eat_op("*") {
                 text.push('*');
-            } else if let (Some(Token::Name(name)), Some(Token::Op("="))) = (self.peek(), self.tokens.get(self.at + 1)) {
+            } else if let (Some(Token::Name(name)), Some(Token::Op("="))) = (self.peek(), self.all.get(self.at + 1)) {
                 self.at += 2;
                 text.push_str(name);
                 text.push('=');
@@ -486,16 +487,16 @@ impl<'t> Tokens<'t> {
 
     /// A filter without a subject, which is written as `x`.
     pub(super) fn bare_filter(&mut self) -> Result<Expr> {
-        self.filter(Expr::atom("x", 1))
+        self.filter(&Expr::atom("x", 1))
     }
 
     /// What follows a value: filters, tests and calls.
     fn filters(&mut self, mut value: Expr) -> Result<Expr> {
         loop {
             if self.eat_op("|") {
-                value = self.filter(value)?;
+                value = self.filter(&value)?;
             } else if self.eat_name("is") {
-                value = self.test(value)?;
+                value = self.test(&value)?;
             } else if self.peek_op("(") {
                 value = self.invoke(value)?;
             } else {
@@ -505,7 +506,7 @@ impl<'t> Tokens<'t> {
     }
 
     /// A filter with its arguments, after the `|`.
-    pub(super) fn filter(&mut self, subject: Expr) -> Result<Expr> {
+    pub(super) fn filter(&mut self, subject: &Expr) -> Result<Expr> {
         let name = self.name()?;
         if !super::filters::exists(name) {
             return Err(syntax(format!("no filter named '{name}'"), self.line));
@@ -518,7 +519,7 @@ impl<'t> Tokens<'t> {
         self.checked(Expr::filtered(format!("{}|{name}{arguments}", subject.text), subject.height.max(height) + 1))
     }
 
-    fn test(&mut self, subject: Expr) -> Result<Expr> {
+    fn test(&mut self, subject: &Expr) -> Result<Expr> {
         let negated = self.eat_name("not");
         let name = self.name()?;
         if !super::tests::exists(name) {

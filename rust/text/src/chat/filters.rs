@@ -142,6 +142,7 @@ fn length(state: &State, values: &[Value]) -> Result<Value, Error> {
     }))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a filter")]
 fn default(_: &State, values: &[Value]) -> Result<Value, Error> {
     let args = Args::new(&values[1..]);
     let absent = values[0].is_undefined() || (args.flag(1, "boolean", false) && !values[0].is_true());
@@ -168,17 +169,20 @@ fn indent(state: &State, values: &[Value]) -> Result<Value, Error> {
         let (first, blank) = (args.flag(1, "first", false), args.flag(2, "blank", false));
         let width = match args.get(0, "width") {
             None => " ".repeat(4),
-            Some(width) => match kind(&width) {
-                Kind::Str(indent) => indent.to_owned(),
-                _ => {
-                    let mut indent = Text::new(state);
-                    indent.repeat(" ", usize::try_from(int(&width)?).unwrap_or(0))?;
-                    indent.finish()
-                }
-            },
+            Some(width) => spaces(state, &width)?,
         };
         strings::indent(state, text, &width, first, blank)
     })
+}
+
+/// An indentation: a text, or a number of spaces.
+fn spaces(state: &State, indent: &Value) -> Result<String, Error> {
+    if let Some(text) = indent.as_str() {
+        return Ok(text.to_owned());
+    }
+    let mut text = Text::new(state);
+    text.repeat(" ", usize::try_from(int(indent)?).unwrap_or(0))?;
+    Ok(text.finish())
 }
 
 fn to_int(state: &State, values: &[Value]) -> Result<Value, Error> {
@@ -204,6 +208,7 @@ fn to_int(state: &State, values: &[Value]) -> Result<Value, Error> {
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a filter")]
 fn to_float(_: &State, values: &[Value]) -> Result<Value, Error> {
     let default = || Args::new(&values[1..]).get(0, "default").unwrap_or_else(|| Value::from(0.0));
     Ok(match kind(&values[0]) {
@@ -237,18 +242,8 @@ fn round(_: &State, values: &[Value]) -> Result<Value, Error> {
 /// Hugging Face's `tojson`: `json.dumps` with its arguments, and no HTML escapes.
 fn tojson(state: &State, values: &[Value]) -> Result<Value, Error> {
     let args = Args::new(&values[1..]);
-    let indent = match args.get(1, "indent") {
-        None => None,
-        Some(indent) => match kind(&indent) {
-            Kind::None => None,
-            Kind::Str(text) => Some(text.to_owned()),
-            _ => {
-                let mut text = Text::new(state);
-                text.repeat(" ", usize::try_from(int(&indent)?).unwrap_or(0))?;
-                Some(text.finish())
-            }
-        },
-    };
+    let indent = args.get(1, "indent").filter(|indent| !indent.is_none());
+    let indent = indent.map(|indent| spaces(state, &indent)).transpose()?;
     let (mut item_separator, mut key_separator) = (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());
     if let Some(separators) = args.get(2, "separators").filter(|value| !value.is_none()) {
         let [item, key] = items(state, &separators)?.try_into().map_err(|_| fail("separators must be a pair"))?;

@@ -299,7 +299,7 @@ fn group(body: &str) -> String {
     let end = body.find('.').unwrap_or(body.len());
     let mut out = String::new();
     for (i, c) in body[..end].chars().enumerate() {
-        if i > 0 && (end - i) % 3 == 0 {
+        if i > 0 && (end - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);

@@ -165,6 +165,7 @@ fn targets(tokens: &mut Tokens<'_>) -> Result<String, TemplateError> {
             break;
         }
         names.push(tokens.name()?);
+        tokens.count(names.len())?;
     }
     if brackets {
         tokens.expect_op(")")?;
@@ -208,7 +209,7 @@ fn filter_chain(tokens: &mut Tokens<'_>) -> Result<String, TemplateError> {
     const SUBJECT: &str = "x|";
     let mut chain = tokens.bare_filter()?;
     while tokens.eat_op("|") {
-        chain = tokens.filter(chain)?;
+        chain = tokens.filter(&chain)?;
     }
     Ok(chain.text.strip_prefix(SUBJECT).unwrap_or(&chain.text).to_owned())
 }
@@ -220,6 +221,7 @@ fn parameters(tokens: &mut Tokens<'_>) -> Result<String, TemplateError> {
     while !tokens.eat_op(")") {
         let name = tokens.name()?;
         names.push(if tokens.eat_op("=") { format!("{name}={}", tokens.expression()?.text) } else { name.to_owned() });
+        tokens.count(names.len())?;
         if !tokens.peek_op(")") {
             tokens.expect_op(",")?;
         }

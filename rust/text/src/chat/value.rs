@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind};
+use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Tuple, ValueKind};
 use minijinja::{Error, State, Value};
 
 use super::error::{Limit, fail, limit};
@@ -56,7 +56,7 @@ impl Dict {
     }
 
     pub(super) fn pairs(&self) -> Vec<(Value, Value)> {
-        self.0.as_object().and_then(|map| map.try_iter_pairs()).map(Iterator::collect).unwrap_or_default()
+        self.0.as_object().and_then(DynObject::try_iter_pairs).map(Iterator::collect).unwrap_or_default()
     }
 
     pub(super) fn keys(&self) -> Vec<Value> {
