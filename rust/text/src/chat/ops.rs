@@ -22,7 +22,10 @@ pub(super) const OPERATORS: &[(&str, Func)] = &[
         _ => arithmetic("%", &v[0], arg(v, 1)?),
     }),
     ("_op_pow", |_, v| arithmetic("**", &v[0], arg(v, 1)?)),
-    ("_op_neg", |_, v| arithmetic("-", &Value::from(0), &v[0])),
+    ("_op_neg", |_, v| match kind(&v[0]) {
+        Kind::Float(float) => Ok(Value::from(-float)),
+        _ => arithmetic("-", &Value::from(0), &v[0]),
+    }),
     ("_op_pos", |_, v| arithmetic("+", &Value::from(0), &v[0])),
     ("_op_concat", |state, v| {
         let mut text = Text::new(state);
