@@ -48,7 +48,7 @@ const FILTERS: &[(&str, Func)] = &[
         let args = Args::new(&v[1..]);
         let separator = args.get(0, "d").map_or_else(|| Ok(String::new()), |d| to_str(state, &d))?;
         let values = match args.get(1, "attribute") {
-            Some(path) => list(seq::attributes(&items(state, &v[0])?, &path, None)?),
+            Some(path) => list(seq::attributes(state, &items(state, &v[0])?, &path, None)?),
             None => v[0].clone(),
         };
         join(state, &values, &separator, false).map(Value::from)
