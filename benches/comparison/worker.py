@@ -45,7 +45,11 @@ class Variant:
         self.answers = queue.Queue()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
         threading.Thread(target=self.read, args=(self.process, self.answers), daemon=True).start()
-        self.info = self.receive()["ready"]
+        try:
+            self.info = self.receive()["ready"]
+        except WorkerError:
+            self.stop()
+            raise
 
     @staticmethod
     def read(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> None:
