@@ -26,7 +26,7 @@ help: ## Show this list
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'maturin>=1.8,<2'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'maturin>=1.9,<2'
 	touch $@
 
 # INSTALLED=1 tests the package that $(VENV) already holds, such as a wheel, and builds nothing.
@@ -77,7 +77,7 @@ test-python: dev
 .PHONY: bench
 bench: dev ## Kernels against the roof of this CPU, then the embedded model end to end
 	cargo bench -p fastllm-kernels --bench matmul
-	$(BIN)/python -m pytest benches --benchmark-only -p no:cacheprovider
+	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only
 
 .PHONY: docs
 docs: $(VENV)/.created ## Rust API documentation into target/doc
