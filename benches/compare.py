@@ -33,27 +33,49 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a GGUF file")
     parser.add_argument("-p", "--n-prompt", type=int, nargs="*", default=[512], help="prompt lengths (default: 512)")
-    parser.add_argument("-n", "--n-gen", type=int, nargs="*", default=[128], help="numbers of tokens to write (default: 128)")
+    parser.add_argument(
+        "-n", "--n-gen", type=int, nargs="*", default=[128], help="numbers of tokens to write (default: 128)"
+    )
     parser.add_argument("-d", "--n-depth", type=int, nargs="*", default=[0], help="tokens before the test (default: 0)")
-    parser.add_argument("-t", "--threads", type=int, default=default_threads(), help="threads of every engine (default: %(default)s)")
+    parser.add_argument(
+        "-t", "--threads", type=int, default=default_threads(), help="threads of every engine (default: %(default)s)"
+    )
     parser.add_argument("-r", "--repetitions", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--kv-dtype", choices=["f32", "f16", "q8_0"], default="f16", help="KV cache (default: f16)")
     parser.add_argument("--isa", default="auto", help="instruction set of fastllm (default: auto)")
-    parser.add_argument("--engines", nargs="+", choices=MODULES, default=list(MODULES), help="which engines (default: all)")
-    parser.add_argument("--repack", type=int, nargs="+", choices=[0, 1], default=[1, 0], help="llama.cpp: weight repacking (default: 1 0)")
-    parser.add_argument("--fa", type=int, nargs="+", choices=[0, 1], default=[1, 0], help="llama.cpp: flash attention (default: 1 0)")
+    parser.add_argument(
+        "--engines", nargs="+", choices=MODULES, default=list(MODULES), help="which engines (default: all)"
+    )
+    parser.add_argument(
+        "--repack",
+        type=int,
+        nargs="+",
+        choices=[0, 1],
+        default=[1, 0],
+        help="llama.cpp: weight repacking (default: 1 0)",
+    )
+    parser.add_argument(
+        "--fa", type=int, nargs="+", choices=[0, 1], default=[1, 0], help="llama.cpp: flash attention (default: 1 0)"
+    )
     parser.add_argument("--python-fastllm", default=sys.executable, help="interpreter (default: this one)")
     parser.add_argument("--python-llama-cpp", default=sys.executable, help="interpreter (default: this one)")
     parser.add_argument("--python-mistralrs", default=sys.executable, help="interpreter (default: this one)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one answer (default: 900)")
-    parser.add_argument("--reload", action="store_true", help="load the model for every run: needs memory for one engine at a time")
+    parser.add_argument(
+        "--reload", action="store_true", help="load the model for every run: needs memory for one engine at a time"
+    )
     parser.add_argument("--json", type=Path, help="write the records here, named as in llama-bench")
     parser.add_argument("--plot", type=Path, help="write a plot here (.png, .svg); needs matplotlib")
     parser.add_argument("--log", type=Path, help="what the engines print (default: nowhere)")
     a = parser.parse_args()
     if not a.model.is_file():
         parser.error(f"{a.model} is not a file")
-    if a.threads < 1 or a.repetitions < 1 or min([*a.n_prompt, *a.n_gen], default=0) < 1 or min(a.n_depth, default=-1) < 0:
+    if (
+        a.threads < 1
+        or a.repetitions < 1
+        or min([*a.n_prompt, *a.n_gen], default=0) < 1
+        or min(a.n_depth, default=-1) < 0
+    ):
         parser.error("threads, repetitions and lengths are 1 or more, depths 0 or more")
     return a
 
@@ -133,7 +155,9 @@ def main() -> int:
         return 2
     busy, cpus = load_average(), os.cpu_count() or 1
     if busy > 0.25 * cpus:
-        note(f"warning: the load average is {busy:.1f} on {cpus} CPUs: other work disturbs the figures, and only ratios mean something")
+        note(
+            f"warning: the load average is {busy:.1f} on {cpus} CPUs: other work disturbs the figures, and only ratios mean something"
+        )
     with open(a.log or os.devnull, "w") as log:
         all_variants = variants(a, tests, log)
         if not all_variants:
@@ -148,7 +172,9 @@ def main() -> int:
         finally:
             for variant in all_variants:
                 variant.stop()
-    print(f"{a.model.name}, {report.environment['cpu_info']}, {a.threads} threads, KV {a.kv_dtype}, {report.environment['test_time']}\n")
+    print(
+        f"{a.model.name}, {report.environment['cpu_info']}, {a.threads} threads, KV {a.kv_dtype}, {report.environment['test_time']}\n"
+    )
     print(report.table())
     if a.json:
         a.json.write_text(report.json() + "\n")

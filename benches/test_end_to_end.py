@@ -37,9 +37,7 @@ def prompt(model: Model, seed: int, n: int) -> list[int]:
 
 def rounds(benchmark: BenchmarkFixture, model: Model, n_prompt: int, tokens: int, work: Any) -> None:
     seeds = iter(range(10**6))
-    benchmark.pedantic(
-        work, setup=lambda: ((prompt(model, next(seeds), n_prompt),), {}), rounds=20, warmup_rounds=2
-    )
+    benchmark.pedantic(work, setup=lambda: ((prompt(model, next(seeds), n_prompt),), {}), rounds=20, warmup_rounds=2)
     benchmark.extra_info["tokens_per_second"] = tokens / benchmark.stats.stats.median
 
 

@@ -97,7 +97,9 @@ class Report:
                 spread = f"{min(row.samples):.2f} – {max(row.samples):.2f}"
                 times = None if row.engine == OURS else ratio(self.ours(test), row)
                 mark = " (best of the others)" if row is best else ""
-                lines.append([test.name, row.name + mark, f"{row.median:.2f}", spread, f"{times:.2f}x" if times else ""])
+                lines.append(
+                    [test.name, row.name + mark, f"{row.median:.2f}", spread, f"{times:.2f}x" if times else ""]
+                )
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
         return "\n".join([rows[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *rows[1:]])
@@ -144,7 +146,9 @@ class Report:
         import matplotlib.pyplot as plt
 
         tests = self.tests()
-        figure, axes = plt.subplots(len(tests), 1, figsize=(8, 1.0 + 1.6 * len(tests)), squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(
+            len(tests), 1, figsize=(8, 1.0 + 1.6 * len(tests)), squeeze=False, layout="constrained"
+        )
         for axis, test in zip(axes[:, 0], tests, strict=True):
             rows = list(reversed(self.of(test)))
             medians = [row.median or 0.0 for row in rows]

@@ -43,7 +43,9 @@ class Variant:
             return
         command = [self.python, str(HERE / self.script), json.dumps(self.settings)]
         self.answers = queue.Queue()
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
         threading.Thread(target=self.read, args=(self.process, self.answers), daemon=True).start()
         try:
             self.info = self.receive()["ready"]
@@ -82,7 +84,9 @@ class Variant:
         if line is None:
             code = self.process.wait()
             self.process = None
-            raise WorkerError(f"crashed (signal {-code}, {signal.Signals(-code).name})" if code < 0 else f"ended (exit code {code})")
+            raise WorkerError(
+                f"crashed (signal {-code}, {signal.Signals(-code).name})" if code < 0 else f"ended (exit code {code})"
+            )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(answer["error"])

@@ -36,7 +36,9 @@ class FastLlm:
             # The first token belongs to the prompt.
             out = self.request(self.tokens(max(n_depth, 1), seed), n_gen + 1)
             if out.usage.completion_tokens != n_gen + 1:
-                raise RuntimeError(f"{out.usage.completion_tokens} tokens written, not {n_gen + 1}: {out.finish_reason}")
+                raise RuntimeError(
+                    f"{out.usage.completion_tokens} tokens written, not {n_gen + 1}: {out.finish_reason}"
+                )
             return n_gen / out.timings.decode_tokens_per_second
         ids = self.tokens(n_depth, seed)
         before = self.request(ids, 1) if n_depth else None

@@ -38,12 +38,16 @@ class LlamaCpp:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = bool(settings["repack"])
-        self.model = present(lib.llama_model_load_from_file(settings["model"].encode(), params), "llama_model_load_from_file")
+        self.model = present(
+            lib.llama_model_load_from_file(settings["model"].encode(), params), "llama_model_load_from_file"
+        )
         params = lib.llama_context_default_params()
         params.n_ctx = (settings["n_ctx"] + 255) // 256 * 256
         params.n_batch = params.n_ubatch = N_BATCH
         params.n_threads = params.n_threads_batch = settings["threads"]
-        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if settings["fa"] else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = (
+            lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if settings["fa"] else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         params.type_k = params.type_v = GGML_TYPES[settings["kv_dtype"]]
         params.offload_kqv = params.op_offload = False
         params.no_perf = True

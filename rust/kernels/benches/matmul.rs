@@ -169,7 +169,9 @@ fn main() {
         let roofs = [integer_roof(cpu), float_roof(cpu)];
         println!("\n{}: roof {:.0} for integers, {:.0} for floats", cpu.name(), roofs[0], roofs[1]);
         print!("{:8}", "");
-        TOKENS.iter().for_each(|tokens| print!("{tokens:>8}"));
+        for tokens in TOKENS {
+            print!("{tokens:>8}");
+        }
         println!("{:>10}", "best");
         for kind in WeightType::all().filter(|kind| wanted(&types, kind.name())) {
             let weights = weights(kind, &pool);
