@@ -156,7 +156,7 @@ def main() -> int:
     busy, cpus = load_average(), os.cpu_count() or 1
     if busy > 0.25 * cpus:
         note(
-            f"warning: the load average is {busy:.1f} on {cpus} CPUs: other work disturbs the figures, and only ratios mean something"
+            f"warning: the load average is {busy:.1f} on {cpus} CPUs: wait until it is quiet; even ratios are unfair now"
         )
     with open(a.log or os.devnull, "w") as log:
         all_variants = variants(a, tests, log)

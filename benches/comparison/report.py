@@ -102,7 +102,12 @@ class Report:
                 )
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
-        return "\n".join([rows[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *rows[1:]])
+        gaps = [row for row in self.rows if row.engine != OURS and row.median is None]
+        notes = [
+            f"\nNot a comparison with the best of {e}: some of its rows have no result."
+            for e in {r.engine: None for r in gaps}
+        ]
+        return "\n".join([rows[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *rows[1:], *notes])
 
     def json(self) -> str:
         return json.dumps([self.record(row) for row in self.rows], indent=2)
