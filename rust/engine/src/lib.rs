@@ -1,1 +1,29 @@
-//! Scheduling, sampling and stopping. Knows ids, no text.
+//! Scheduling, sampling and stopping.
+//!
+//! The engine knows token ids, never text: a tokenizer reaches it as [`Pieces`], the text that each id completes, and a model as
+//! [`Decoder`], logits of (sequence, position, token) rows. One thread owns the decoder and runs every request on it by continuous
+//! batching; what a request returns depends on its prompt, its options and its seed, not on what runs beside it.
+//!
+//! ```text
+//! Engine::submit -> queue -> scheduler: batch of rows -> Decoder::forward -> sampling -> stop -> Handle::next
+//! ```
+#![deny(unsafe_code)]
+
+mod decoder;
+mod engine;
+mod error;
+mod event;
+mod request;
+pub mod sampling;
+mod scheduler;
+pub mod stop;
+mod timings;
+
+pub use decoder::{DecodeError, Decoder, Logits};
+pub use engine::{Engine, EngineOptions, EngineStats};
+pub use error::{Failure, ParamError, RunError, StartError, SubmitError};
+pub use event::{Event, FinishReason, Finished, StopCause, Token, Usage};
+pub use request::{LogitsVisitor, Notify, Request};
+pub use scheduler::handle::{Handle, Next};
+pub use stop::{Pieces, StopParams};
+pub use timings::Timings;

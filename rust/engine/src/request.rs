@@ -1,0 +1,95 @@
+//! What a caller asks for, and the checks before it is accepted.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{ParamError, SubmitError};
+use crate::sampling::SamplingParams;
+use crate::stop::{Pieces, StopParams};
+
+/// Called when an event was added to an empty queue; the caller then takes events until there are none. It runs on a thread of the
+/// engine, or on the one that cancels, and must neither block nor panic.
+pub type Notify = Box<dyn Fn() + Send + Sync>;
+
+/// Takes the logits after each position, in order: `(position, logits)`.
+pub type LogitsVisitor = Box<dyn FnMut(usize, &[f32]) + Send>;
+
+/// A text to continue.
+pub struct Request {
+    /// Ids of the prompt; at least one.
+    pub prompt: Vec<u32>,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// What ends the text.
+    pub stop: StopParams,
+    /// Most tokens to make; `None`: until the context is full.
+    pub max_tokens: Option<u32>,
+    /// Most time from submission to the end; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// Ids with which the model ends its text.
+    pub end_of_generation: Arc<[u32]>,
+    /// The text of ids.
+    pub pieces: Box<dyn Pieces>,
+    /// Tells the caller of events.
+    pub notify: Option<Notify>,
+}
+
+impl Request {
+    /// A request with default options.
+    pub fn new(prompt: Vec<u32>, pieces: Box<dyn Pieces>) -> Self {
+        Self {
+            prompt,
+            sampling: SamplingParams::default(),
+            stop: StopParams::default(),
+            max_tokens: None,
+            timeout: None,
+            end_of_generation: Arc::new([]),
+            pieces,
+            notify: None,
+        }
+    }
+
+    /// Checks everything that can be known before the request runs.
+    pub(crate) fn validate(&self, context_length: usize, vocab_size: usize) -> Result<(), SubmitError> {
+        self.sampling.validate()?;
+        self.stop.validate()?;
+        if self.max_tokens == Some(0) {
+            return Err(ParamError::new("max_tokens", "0", "at least 1").into());
+        }
+        let known = |id: u32| (id as usize) < vocab_size;
+        let bias = self.sampling.logit_bias.keys().map(|&id| ("logit_bias", id));
+        let breakers = self.sampling.dry_sequence_breakers.iter().map(|&id| ("dry_sequence_breakers", id));
+        let stops = self.stop.token_ids.iter().map(|&id| ("stop_token_ids", id));
+        if let Some((field, id)) = bias.chain(breakers).chain(stops).find(|&(_, id)| !known(id)) {
+            return Err(ParamError::new(field, format!("id {id}"), format!("ids below {vocab_size}")).into());
+        }
+        validate_prompt(&self.prompt, context_length, vocab_size)
+    }
+}
+
+/// Checks that `prompt` can be run at all.
+pub(crate) fn validate_prompt(prompt: &[u32], context_length: usize, vocab_size: usize) -> Result<(), SubmitError> {
+    if prompt.is_empty() {
+        return Err(SubmitError::EmptyPrompt);
+    }
+    if prompt.len() > context_length {
+        return Err(SubmitError::ContextOverflow { prompt_tokens: prompt.len(), context_length });
+    }
+    match prompt.iter().position(|&id| id as usize >= vocab_size) {
+        Some(index) => Err(SubmitError::TokenOutOfRange { index, id: prompt[index], vocab_size }),
+        None => Ok(()),
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("prompt_tokens", &self.prompt.len())
+            .field("sampling", &self.sampling)
+            .field("stop", &self.stop)
+            .field("max_tokens", &self.max_tokens)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}

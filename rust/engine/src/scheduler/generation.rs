@@ -1,0 +1,90 @@
+//! One text being written: from the logits after its last token to the next token or the end.
+
+use std::sync::Arc;
+
+use crate::error::{ParamError, SubmitError};
+use crate::event::{FinishReason, StopCause, Token};
+use crate::request::Request;
+use crate::sampling::{SampleError, Sampler, Scratch};
+use crate::stop::Output;
+
+/// Sampling and stopping of one request.
+pub(crate) struct Generation {
+    sampler: Sampler,
+    output: Output,
+    /// Ids with which the model ends its text; none with `ignore_eos`.
+    end_ids: Arc<[u32]>,
+    stop_ids: Vec<u32>,
+    max_tokens: Option<u32>,
+    made: usize,
+}
+
+/// The end of a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) reason: FinishReason,
+    pub(crate) stop: Option<StopCause>,
+}
+
+impl End {
+    pub(crate) fn early(reason: FinishReason) -> Self {
+        Self { reason, stop: None }
+    }
+
+    fn at(cause: StopCause) -> Self {
+        Self { reason: FinishReason::Stop, stop: Some(cause) }
+    }
+}
+
+impl Generation {
+    /// Takes what it needs of a valid request; the prompt stays.
+    pub(crate) fn new(request: Request) -> Result<(Self, Vec<u32>), SubmitError> {
+        let Request { prompt, sampling, stop, max_tokens, end_of_generation, pieces, .. } = request;
+        let sampler = Sampler::new(sampling, &prompt).map_err(|error: ParamError| SubmitError::from(error))?;
+        let end_ids = if stop.ignore_eos { Arc::new([]) } else { end_of_generation };
+        let mut stop_ids = stop.token_ids;
+        stop_ids.sort_unstable();
+        let output = Output::new(pieces, &stop.strings);
+        Ok((Self { sampler, output, end_ids, stop_ids, max_tokens, made: 0 }, prompt))
+    }
+
+    /// Tokens made so far.
+    pub(crate) fn made(&self) -> usize {
+        self.made
+    }
+
+    /// Chooses the token after `tokens` and appends it, or ends the text.
+    pub(crate) fn advance(
+        &mut self,
+        tokens: &mut Vec<u32>,
+        logits: &[f32],
+        context_length: usize,
+        scratch: &mut Scratch,
+        show: &mut dyn FnMut(Token),
+    ) -> Result<Option<End>, SampleError> {
+        let choice = self.sampler.sample(logits, scratch)?;
+        if self.end_ids.contains(&choice.id) {
+            return Ok(Some(End::at(StopCause::EndOfGeneration(choice.id))));
+        }
+        if self.stop_ids.binary_search(&choice.id).is_ok() {
+            return Ok(Some(End::at(StopCause::Token(choice.id))));
+        }
+        self.made += 1;
+        if let Some(index) = self.output.push(choice.id, choice.logprobs, show) {
+            return Ok(Some(End::at(StopCause::String(index))));
+        }
+        tokens.push(choice.id);
+        let full = tokens.len() > context_length || self.max_tokens.is_some_and(|max| self.made >= max as usize);
+        Ok(full.then_some(End::early(FinishReason::Length)))
+    }
+
+    /// Shows what is held back, when `end` allows it. Returns the text after the last token and the end, which text may change: the
+    /// bytes that were left may complete a stop string.
+    pub(crate) fn finish(&mut self, end: End, show: &mut dyn FnMut(Token)) -> (String, End) {
+        if matches!(end.stop, Some(StopCause::String(_))) {
+            return (String::new(), end);
+        }
+        let (text, found) = self.output.finish(show);
+        (text, found.map_or(end, |index| End::at(StopCause::String(index))))
+    }
+}

@@ -1,0 +1,53 @@
+//! Code that is not the engine's (models, tokenizers, visitors) may panic: here that becomes an error.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+
+use fastllm_model::batch::{Row, SequenceId};
+
+use crate::decoder::{DecodeError, Decoder, Logits};
+use crate::error::Failure;
+
+/// Runs `f`; a panic becomes [`Failure::Panicked`]. What `f` was changing must not be used afterwards, or be consistent at each point.
+pub(crate) fn catch<T>(stage: &'static str, f: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| Failure::Panicked { stage, message: message(panic.as_ref()) })
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".to_owned())
+}
+
+/// A decoder whose panics are errors. [`Decoder`] promises that a panic commits nothing.
+pub(crate) struct Guarded<D>(D);
+
+impl<D: Decoder> Guarded<D> {
+    pub(crate) fn new(decoder: D) -> Self {
+        Self(decoder)
+    }
+
+    pub(crate) fn open(&mut self) -> Result<SequenceId, Failure> {
+        Ok(catch("opening a sequence", || self.0.open())??)
+    }
+
+    /// A decoder that panics here may lose the memory of the sequence, but the requests are done with it.
+    pub(crate) fn close(&mut self, sequence: SequenceId) {
+        drop(catch("closing a sequence", || self.0.close(sequence)));
+    }
+
+    pub(crate) fn bytes_read(&self, rows: &[Row]) -> Result<u64, Failure> {
+        catch("counting bytes", || self.0.bytes_read(rows))
+    }
+
+    pub(crate) fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<Logits<'_>, Failure> {
+        let vocab_size = self.0.vocab_size();
+        let logits = catch("the forward pass", || self.0.forward(rows, cancel))??;
+        let wanted = rows.iter().filter(|row| row.logits).count();
+        if logits.len() == wanted && logits.rows().all(|row| row.len() == vocab_size) {
+            return Ok(logits);
+        }
+        let message = format!("the model returned {} rows of logits instead of {wanted} of {vocab_size}", logits.len());
+        Err(DecodeError::Failed(message.into()).into())
+    }
+}

@@ -1,0 +1,211 @@
+//! The engine's thread: admits, batches, runs, retires.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use fastllm_model::batch::Row;
+
+use super::generation::End;
+use super::guard::{Guarded, catch};
+use super::running::{Cost, Running};
+use super::task::Shared;
+use crate::decoder::{DecodeError, Decoder};
+use crate::error::Failure;
+use crate::event::Event;
+use crate::sampling::Scratch;
+
+/// Most rows of one step whose logits are all wanted: their logits are `rows * vocab_size` numbers at once.
+const MAX_LOGITS_ROWS: usize = 32;
+
+/// Sizes that hold for the life of the engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) context_length: usize,
+    pub(crate) max_rows: usize,
+    pub(crate) max_sequences: usize,
+    pub(crate) prefill_chunk: usize,
+}
+
+/// Owns the decoder and every running request.
+pub(crate) struct Scheduler<D: Decoder> {
+    decoder: Guarded<D>,
+    shared: Arc<Shared>,
+    limits: Limits,
+    running: Vec<Running>,
+    scratch: Scratch,
+    rows: Vec<Row>,
+    step: u64,
+    /// The last step was aborted: the next one gives the requests that are left their turn.
+    shielded: bool,
+}
+
+/// The next `rows` tokens of `running[index]`.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    index: usize,
+    rows: usize,
+}
+
+impl<D: Decoder> Scheduler<D> {
+    pub(crate) fn new(decoder: D, shared: Arc<Shared>, limits: Limits) -> Self {
+        Self {
+            decoder: Guarded::new(decoder),
+            shared,
+            limits,
+            running: Vec::new(),
+            scratch: Scratch::default(),
+            rows: Vec::new(),
+            step: 0,
+            shielded: false,
+        }
+    }
+
+    /// The thread: until the queue is closed.
+    pub(crate) fn run(mut self) {
+        while !self.shared.queue.is_closed() {
+            if self.running.is_empty() {
+                self.shared.queue.wait();
+            }
+            if let Err(failure) = catch("the scheduler", || self.turn()) {
+                // A bug of ours: nothing is known of what runs, so it ends; what waits goes on.
+                let message = failure.to_string();
+                self.end_all(|| Failure::Panicked { stage: "the scheduler", message: message.clone() });
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        self.admit();
+        self.retire();
+        let parts = self.plan();
+        if !parts.is_empty() {
+            self.step += 1;
+            self.execute(&parts);
+            self.retire();
+        }
+    }
+
+    /// Gives waiting requests a sequence while there is room.
+    fn admit(&mut self) {
+        while self.running.len() < self.limits.max_sequences && self.shared.queue.len() > 0 {
+            let opened = self.decoder.open();
+            if matches!(opened, Err(Failure::Decode(DecodeError::OutOfMemory { .. }))) && !self.running.is_empty() {
+                return;
+            }
+            match (opened, self.shared.queue.pop()) {
+                (Ok(sequence), Some(task)) => {
+                    self.shared.running.fetch_add(1, Ordering::Relaxed);
+                    self.running.push(Running::new(task, sequence));
+                }
+                (Ok(sequence), None) => self.decoder.close(sequence),
+                (Err(failure), Some(task)) => task.ticket.close(Event::Failed(failure)),
+                (Err(_), None) => {}
+            }
+        }
+    }
+
+    /// Ends the requests that are over or interrupted.
+    fn retire(&mut self) {
+        let mut index = 0;
+        while let Some(running) = self.running.get_mut(index) {
+            let interrupted = || running.task.ticket.interrupted().map(|reason| Ok(End::early(reason)));
+            match running.outcome.take().or_else(interrupted) {
+                Some(outcome) => self.end(index, outcome),
+                None => index += 1,
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, outcome: Result<End, Failure>) {
+        let running = self.running.remove(index);
+        self.decoder.close(running.sequence);
+        self.shared.running.fetch_sub(1, Ordering::Relaxed);
+        running.conclude(outcome);
+    }
+
+    fn end_all(&mut self, failure: impl Fn() -> Failure) {
+        while !self.running.is_empty() {
+            self.end(self.running.len() - 1, Err(failure()));
+        }
+    }
+
+    /// The rows of the next step: one of each request that decodes, then prompts, the least recently served first.
+    fn plan(&self) -> Vec<Part> {
+        let decoding = |running: &Running| running.remaining() == 1;
+        let mut parts: Vec<Part> = Vec::new();
+        let mut prompts: Vec<usize> = Vec::new();
+        for (index, running) in self.running.iter().enumerate() {
+            if decoding(running) { parts.push(Part { index, rows: 1 }) } else { prompts.push(index) }
+        }
+        if self.shielded {
+            // A long prompt chunk here would delay cancellation, because a shielded step is not aborted for one of many.
+            prompts.truncate(usize::from(parts.is_empty()));
+        }
+        prompts.sort_by_key(|&index| (self.running[index].served, self.running[index].task.ticket.id()));
+        let mut budget = self.limits.prefill_chunk.min(self.limits.max_rows - parts.len());
+        for index in prompts {
+            let running = &self.running[index];
+            let most = if running.wants_all_logits() { MAX_LOGITS_ROWS } else { usize::MAX };
+            let rows = running.remaining().min(most).min(budget);
+            if rows == 0 {
+                break;
+            }
+            budget -= rows;
+            parts.push(Part { index, rows });
+        }
+        parts
+    }
+
+    /// Runs `parts` in one forward pass. When that fails, each runs alone, and those that fail alone end.
+    fn execute(&mut self, parts: &[Part]) {
+        self.rows.clear();
+        for part in parts {
+            self.running[part.index].extend_rows(part.rows, &mut self.rows);
+        }
+        let interrupt = &self.shared.interrupt;
+        interrupt.arm(parts.iter().map(|part| self.running[part.index].task.ticket.id()), self.shielded);
+        if parts.iter().any(|part| self.running[part.index].task.ticket.interrupted().is_some()) {
+            interrupt.disarm();
+            return;
+        }
+        let started = Instant::now();
+        let result = self.decoder.bytes_read(&self.rows).and_then(|bytes| {
+            let logits = self.decoder.forward(&self.rows, interrupt.flag())?;
+            Ok((logits, Cost { time: started.elapsed(), bytes }))
+        });
+        interrupt.disarm();
+        match result {
+            Ok((logits, cost)) => {
+                self.shielded = false;
+                self.shared.computed_tokens.fetch_add(self.rows.len() as u64, Ordering::Relaxed);
+                let mut logits = logits.rows();
+                for part in parts {
+                    let running = &mut self.running[part.index];
+                    running.served = self.step;
+                    let all = running.wants_all_logits();
+                    let wanted = if all { part.rows } else { usize::from(part.rows == running.remaining()) };
+                    let mut own = logits.by_ref().take(wanted);
+                    running.absorb(part.rows, &mut own, self.limits.context_length, &mut self.scratch, cost);
+                    own.for_each(drop);
+                }
+            }
+            Err(Failure::Decode(DecodeError::Cancelled)) if interrupt.flag().load(Ordering::Acquire) => self.shielded = true,
+            Err(failure) => match parts {
+                [part] => self.running[part.index].outcome = Some(Err(failure)),
+                _ => parts.iter().for_each(|part| self.execute(std::slice::from_ref(part))),
+            },
+        }
+    }
+}
+
+/// Whatever ends the thread, nobody waits in vain.
+impl<D: Decoder> Drop for Scheduler<D> {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        self.end_all(|| Failure::ShutDown);
+        while let Some(task) = self.shared.queue.pop() {
+            task.ticket.close(Event::Failed(Failure::ShutDown));
+        }
+    }
+}
