@@ -1,1 +1,211 @@
-//! Tokenizers read from GGUF metadata: SentencePiece-style and byte-level BPE.
+//! Tokenizers: text to token ids and back. Knows no model.
+//!
+//! A [`Tokenizer`] is built from the metadata of a GGUF file and is one of three kinds: byte-level byte-pair encoding
+//! (`tokenizer.ggml.model` = `gpt2`), SentencePiece (`llama`) and byte-pair encoding over characters (`gemma4`).
+//!
+//! **What is lost, and what is not.** Byte-level vocabularies that have all 256 bytes return every text unchanged. Some lack a few
+//! control characters (falcon, starcoder): encoding such a text is an error ([`Error::Unencodable`]), never a silent loss. The other
+//! kinds write spaces as ▁ (U+2581), so that a ▁ of the text returns as a space; a character without token becomes one token for
+//! each of its bytes and returns unchanged, or, where the vocabulary lacks these, the unknown token. Nothing is normalised: neither
+//! NFC nor NFKC, no folding of white space. Decoding does not tidy up spaces before punctuation.
+//!
+//! **Control tokens** never come from plain text. With [`EncodeOptions::parse_special`] their texts become the tokens; without it,
+//! only user-defined tokens are found, whose meaning is their text. Of several at one place the longest wins.
+//!
+//! **Time** is O(n log n) in the text and linear in the file, whatever they hold.
+
+mod encode;
+mod error;
+mod load;
+mod merge;
+mod model;
+mod pretokenize;
+mod special;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod unicode;
+mod vocab;
+
+use std::borrow::Cow;
+
+use fastllm_gguf::Metadata;
+
+pub use error::Error;
+pub use stream::StreamDecoder;
+pub use vocab::TokenKind;
+
+use model::Model;
+use pretokenize::Pretokenizer;
+use special::Specials;
+use vocab::Vocab;
+
+/// How to encode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Add BOS and EOS where the tokenizer of the file does ([`Tokenizer::add_bos`], [`Tokenizer::add_eos`]).
+    pub add_special: bool,
+    /// Turn the texts of control tokens into these tokens. Off for text that is not trusted.
+    pub parse_special: bool,
+}
+
+impl Default for EncodeOptions {
+    /// With BOS and EOS, control tokens as plain text.
+    fn default() -> Self {
+        Self { add_special: true, parse_special: false }
+    }
+}
+
+/// A tokenizer. Immutable: any number of threads may use it at once.
+#[derive(Debug)]
+pub struct Tokenizer {
+    vocab: Vocab,
+    model: Model,
+    pretokenizer: Pretokenizer,
+    specials: Specials,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unknown: Option<u32>,
+    end_of_generation: Vec<u32>,
+    add_bos: bool,
+    add_eos: bool,
+    add_space_prefix: bool,
+    /// Drops white space that follows a special token, as Phi-3 does.
+    strip_after_special: bool,
+    /// A run of line feeds that is a token is that token, whatever the merges say.
+    whole_newline_runs: bool,
+    warnings: Vec<String>,
+}
+
+impl Tokenizer {
+    /// Reads the `tokenizer.ggml.*` keys of a file.
+    ///
+    /// # Errors
+    /// A key that is missing, has the wrong type or names a token beyond the vocabulary; an unsupported kind of tokenizer; tokens or
+    /// merges that cannot be read. An unknown pre-tokenizer is a [warning](Self::warnings).
+    pub fn from_metadata(m: &Metadata) -> Result<Self, Error> {
+        load::load(m)
+    }
+
+    /// The ids of `text`. Empty text has none, apart from BOS and EOS.
+    ///
+    /// # Errors
+    /// [`Error::Unencodable`] where the vocabulary lacks a byte, [`Error::TooLarge`] from 4 GiB of text on.
+    pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, Error> {
+        self.encode_while(text, options, |_| true)
+    }
+
+    /// As [`encode`](Self::encode), asking `go_on` every few thousand pieces whether to continue; it is given the number of ids so
+    /// far. This is how to cancel, and how to stop at text that is too long anyway.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), and [`Error::Cancelled`] once `go_on` returns false.
+    pub fn encode_while(&self, text: &str, options: EncodeOptions, mut go_on: impl FnMut(usize) -> bool) -> Result<Vec<u32>, Error> {
+        encode::Encoder::new(self, text, &mut go_on).run(options.add_special, options.parse_special)
+    }
+
+    /// The bytes of a text that begins with `ids`: the space that encoding adds at its start, and after a special token, is left out.
+    /// With `skip_special`, control and unknown tokens are left out, otherwise they are their texts.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] for an id beyond the vocabulary.
+    pub fn decode_bytes(&self, ids: &[u32], skip_special: bool) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        let mut after_special = true;
+        for &id in ids {
+            self.append_bytes(id, skip_special, &mut after_special, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// As [`decode_bytes`](Self::decode_bytes), as text: bytes that are not UTF-8 become U+FFFD, as in [`String::from_utf8_lossy`].
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] for an id beyond the vocabulary.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
+        let bytes = self.decode_bytes(ids, skip_special)?;
+        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    /// Appends the bytes of `id`. `after_special` is the state between calls: whether a text begins here.
+    fn append_bytes(&self, id: u32, skip_special: bool, after_special: &mut bool, out: &mut Vec<u8>) -> Result<(), Error> {
+        let unknown = Error::UnknownId { id, vocab_size: self.vocab.len() };
+        let (Some(kind), Some(piece)) = (self.vocab.kind(id), self.vocab.piece(id)) else { return Err(unknown) };
+        if self.starts_text(id) {
+            *after_special = true;
+            if !(skip_special && kind.is_special()) {
+                out.extend_from_slice(piece);
+            }
+            return Ok(());
+        }
+        let added = self.add_space_prefix && std::mem::take(after_special) && piece.first() == Some(&b' ');
+        out.extend_from_slice(&piece[usize::from(added)..]);
+        Ok(())
+    }
+
+    /// Whether the text after this token is encoded like the beginning of a text.
+    fn starts_text(&self, id: u32) -> bool {
+        self.vocab.kind(id).is_some_and(|kind| kind.is_special() || kind == TokenKind::UserDefined)
+    }
+
+    /// The bytes that a token stands for, with its leading space; for control tokens their text. `None` beyond the vocabulary.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.vocab.piece(id)
+    }
+
+    /// The text of a token as the file writes it (`Ġthe`, `▁the`, `<0x0A>`). `None` beyond the vocabulary.
+    pub fn token_text(&self, id: u32) -> Option<&str> {
+        self.vocab.text(id)
+    }
+
+    /// [`token_bytes`](Self::token_bytes) to show to a reader: U+FFFD for what is no text by itself.
+    pub fn token_display(&self, id: u32) -> Option<Cow<'_, str>> {
+        self.vocab.piece(id).map(String::from_utf8_lossy)
+    }
+
+    /// The first token that the file writes as `text`; the inverse of [`token_text`](Self::token_text).
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        self.vocab.find(text)
+    }
+
+    /// What a token is for. `None` beyond the vocabulary.
+    pub fn kind(&self, id: u32) -> Option<TokenKind> {
+        self.vocab.kind(id)
+    }
+
+    /// The number of tokens. Logits of a model may have more entries.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab.len()
+    }
+
+    /// The token that begins a text.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends a text.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The tokens after which generation ends, sorted: EOS, EOT and EOM of the file, and the ends of a turn of the known chat formats
+    /// where they are control tokens.
+    pub fn end_of_generation(&self) -> &[u32] {
+        &self.end_of_generation
+    }
+
+    /// Whether encoding with `add_special` begins with BOS.
+    pub fn add_bos(&self) -> bool {
+        self.add_bos && self.bos.is_some()
+    }
+
+    /// Whether encoding with `add_special` ends with EOS.
+    pub fn add_eos(&self) -> bool {
+        self.add_eos && self.eos.is_some()
+    }
+
+    /// What about the file may make the tokenizer differ from the model's own.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}

@@ -1,0 +1,235 @@
+//! Text to ids: special tokens first, then pieces, then merges within a piece.
+
+use std::borrow::Cow;
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+
+use super::merge::Scratch;
+use super::model::NONE;
+use super::vocab::{Alphabet, SPACE_MARK};
+use super::{Error, Tokenizer};
+
+/// Slots of the cache of pieces, a power of two.
+const CACHE: usize = 1 << 13;
+/// Texts shorter than this are done before a cache would pay for itself.
+const CACHE_FROM: usize = 1 << 10;
+/// Pieces between two questions whether to go on.
+const CHECK_EVERY: u32 = 1 << 12;
+
+/// Where a piece stood before, in the text and in the ids.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    text: u32,
+    text_len: u32,
+    ids: u32,
+    ids_len: u32,
+}
+
+/// The work on one text.
+pub struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    text: &'a str,
+    ids: Vec<u32>,
+    symbols: Vec<u32>,
+    scratch: Scratch,
+    cache: Vec<Slot>,
+    hasher: RandomState,
+    until_check: u32,
+    go_on: &'a mut dyn FnMut(usize) -> bool,
+}
+
+impl<'a> Encoder<'a> {
+    pub fn new(tokenizer: &'a Tokenizer, text: &'a str, go_on: &'a mut dyn FnMut(usize) -> bool) -> Self {
+        Self {
+            tokenizer,
+            text,
+            ids: Vec::new(),
+            symbols: Vec::new(),
+            scratch: Scratch::default(),
+            cache: if text.len() < CACHE_FROM { Vec::new() } else { vec![Slot::default(); CACHE] },
+            hasher: RandomState::default(),
+            until_check: CHECK_EVERY,
+            go_on,
+        }
+    }
+
+    pub fn run(mut self, add_special: bool, parse_special: bool) -> Result<Vec<u32>, Error> {
+        // Slots and the merge loop count in 32 bits.
+        if u32::try_from(self.text.len()).is_err() {
+            return Err(Error::TooLarge("the text"));
+        }
+        let tokenizer = self.tokenizer;
+        if add_special && tokenizer.add_bos {
+            self.ids.extend(tokenizer.bos);
+        }
+        let (mut after_special, mut strip) = (true, false);
+        tokenizer.specials.split(self.text, parse_special, &mut |at, part, id| {
+            if let Some(id) = id {
+                self.ids.push(id);
+                after_special = true;
+                strip = tokenizer.strip_after_special && !matches!(part, "<s>" | "<unk>" | "<|endoftext|>");
+                return Ok(());
+            }
+            let kept = if strip { part.trim_start() } else { part };
+            if kept.is_empty() {
+                return Ok(());
+            }
+            self.plain(at + part.len() - kept.len(), kept, after_special)?;
+            after_special = false;
+            Ok(())
+        })?;
+        if add_special && tokenizer.add_eos {
+            self.ids.extend(tokenizer.eos);
+        }
+        Ok(self.ids)
+    }
+
+    /// Text between special tokens; `at` is its place in the whole.
+    fn plain(&mut self, at: usize, text: &str, after_special: bool) -> Result<(), Error> {
+        let tokenizer = self.tokenizer;
+        match tokenizer.model.alphabet {
+            Alphabet::Bytes => tokenizer.pretokenizer.split(text, &mut |from, piece| self.cached(at + from, piece, Self::bytes)),
+            Alphabet::Characters => {
+                let mut prefix = tokenizer.add_space_prefix && after_special;
+                tokenizer.pretokenizer.split(text, &mut |from, piece| self.words(at + from, piece, &mut prefix))
+            }
+        }
+    }
+
+    /// Cuts where no merge can reach over: before a ▁ (or space) that no symbol holds after the character which stands before it.
+    /// What is left are words, mostly, so that a text is not one piece as long as itself.
+    fn words(&mut self, at: usize, text: &str, prefix: &mut bool) -> Result<(), Error> {
+        if text.starts_with('\n')
+            && !*prefix
+            && let Some(id) = self.newline_run(text)
+        {
+            self.ids.push(id);
+            return Ok(());
+        }
+        let mut start = 0;
+        let mut before = ' ';
+        for (here, c) in text.char_indices() {
+            if (c == ' ' || c == SPACE_MARK) && !self.tokenizer.model.spans_space(before) {
+                self.word(at + start, &text[start..here], std::mem::take(prefix))?;
+                start = here;
+            }
+            before = c;
+        }
+        self.word(at + start, &text[start..], std::mem::take(prefix))
+    }
+
+    fn word(&mut self, at: usize, word: &str, prefix: bool) -> Result<(), Error> {
+        if prefix {
+            let word: Cow<'_, str> = Cow::Owned(format!(" {word}"));
+            return self.characters(at, &word);
+        }
+        self.cached(at, word, Self::characters)
+    }
+
+    /// The token that a run of line feeds is, for tokenizers that split at such runs.
+    fn newline_run(&self, text: &str) -> Option<u32> {
+        let tokenizer = self.tokenizer;
+        (tokenizer.whole_newline_runs && text.bytes().all(|b| b == b'\n'))
+            .then(|| tokenizer.vocab.find_plain(text, Alphabet::Characters))?
+    }
+
+    /// Encodes a piece, or copies the ids that it had before.
+    fn cached(&mut self, at: usize, piece: &str, encode: fn(&mut Self, usize, &str) -> Result<(), Error>) -> Result<(), Error> {
+        self.until_check -= 1;
+        if self.until_check == 0 {
+            self.until_check = CHECK_EVERY;
+            if !(self.go_on)(self.ids.len()) {
+                return Err(Error::Cancelled);
+            }
+        }
+        if self.cache.is_empty() {
+            return encode(self, at, piece);
+        }
+        let place = self.hasher.hash_one(piece.as_bytes()) as usize % CACHE;
+        let slot = self.cache[place];
+        let (text, ids) = (slot.text as usize, slot.ids as usize);
+        if slot.text_len as usize == piece.len() && self.text.as_bytes()[text..text + piece.len()] == *piece.as_bytes() {
+            self.ids.extend_from_within(ids..ids + slot.ids_len as usize);
+            return Ok(());
+        }
+        let before = self.ids.len();
+        encode(self, at, piece)?;
+        let (ids, ids_len) = (before as u32, (self.ids.len() - before) as u32);
+        self.cache[place] = Slot { text: at as u32, text_len: piece.len() as u32, ids, ids_len };
+        Ok(())
+    }
+
+    /// A piece of a byte-level vocabulary.
+    fn bytes(&mut self, at: usize, piece: &str) -> Result<(), Error> {
+        let tokenizer = self.tokenizer;
+        if let Some(id) = tokenizer.model.whole_word(&tokenizer.vocab, piece.as_bytes()) {
+            self.ids.push(id);
+            return Ok(());
+        }
+        self.symbols.clear();
+        for byte in piece.bytes() {
+            let symbol = tokenizer.model.byte_symbol(byte);
+            if symbol == NONE {
+                return Err(Error::Unencodable { byte, offset: at });
+            }
+            self.symbols.push(symbol);
+        }
+        self.merge(at)
+    }
+
+    /// A piece of a vocabulary of characters.
+    fn characters(&mut self, at: usize, piece: &str) -> Result<(), Error> {
+        self.symbols.clear();
+        for c in piece.chars() {
+            let symbol = self.tokenizer.model.character_symbol(c);
+            if symbol == NONE {
+                // No symbol holds this character: nothing merges over it.
+                self.merge(at)?;
+                self.symbols.clear();
+                let c = if c == SPACE_MARK { ' ' } else { c };
+                self.fallback(c.encode_utf8(&mut [0; 4]).as_bytes(), at)?;
+            } else {
+                self.symbols.push(symbol);
+            }
+        }
+        self.merge(at)
+    }
+
+    /// Merges `symbols` and appends the ids.
+    fn merge(&mut self, at: usize) -> Result<(), Error> {
+        let Tokenizer { model, vocab, .. } = self.tokenizer;
+        model.merges.apply(&mut self.symbols, &mut self.scratch);
+        for i in 0..self.symbols.len() {
+            let symbol = self.symbols[i];
+            if (symbol as usize) < vocab.len() {
+                self.ids.push(symbol);
+            } else {
+                self.fallback(&model.absent_bytes(vocab, symbol), at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a token for each byte, or the unknown token where one of them has none.
+    fn fallback(&mut self, bytes: &[u8], at: usize) -> Result<(), Error> {
+        let Tokenizer { model, vocab, unknown, .. } = self.tokenizer;
+        let token = |byte: u8| match model.alphabet {
+            Alphabet::Bytes => Some(model.byte_symbol(byte)).filter(|symbol| (*symbol as usize) < vocab.len()),
+            Alphabet::Characters => vocab.bytes[byte as usize],
+        };
+        let before = self.ids.len();
+        for &byte in bytes {
+            match (token(byte), unknown) {
+                (Some(id), _) => self.ids.push(id),
+                (None, Some(unknown)) if model.alphabet == Alphabet::Characters => {
+                    self.ids.truncate(before);
+                    self.ids.push(*unknown);
+                    return Ok(());
+                }
+                (None, _) => return Err(Error::Unencodable { byte, offset: at }),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! Finding the tokens whose text is one token wherever it stands.
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use super::Error;
+use super::vocab::{TokenKind, Vocab};
+
+/// Longer texts are not looked for: a file could otherwise make every position of a text cost as much as its longest token.
+const LONGEST: usize = 256;
+/// The most bytes of texts that one search holds. Vocabularies in use have less than 200 KB.
+const TOTAL: usize = 4 << 20;
+
+/// Searches for the literal tokens of a vocabulary. Of several at one place, the longest is taken, and the search goes on after it.
+#[derive(Debug, Default)]
+pub struct Specials {
+    /// Found in every text.
+    literal: Option<Search>,
+    /// Found where special tokens are parsed: the literal ones and the others.
+    all: Option<Search>,
+}
+
+#[derive(Debug)]
+struct Search {
+    automaton: AhoCorasick,
+    ids: Vec<u32>,
+}
+
+impl Specials {
+    pub fn build(vocab: &Vocab, warnings: &mut Vec<String>) -> Result<Self, Error> {
+        let of = |wanted: &[TokenKind]| -> Vec<(u32, &str)> {
+            let wanted = |id: &u32| vocab.kind(*id).is_some_and(|kind| wanted.contains(&kind));
+            let texts = vocab.ids().filter(wanted).filter_map(|id| Some((id, vocab.text(id)?)));
+            texts.filter(|(_, text)| !text.is_empty()).collect()
+        };
+        let mut all = of(&[TokenKind::UserDefined, TokenKind::Control, TokenKind::Unknown]);
+        all.retain(|(id, text)| {
+            if text.len() > LONGEST {
+                warnings.push(format!("special token {id} has {} bytes and is never found in text (the most is {LONGEST})", text.len()));
+            }
+            text.len() <= LONGEST
+        });
+        let literal: Vec<(u32, &str)> = all.iter().filter(|(id, _)| vocab.kind(*id) == Some(TokenKind::UserDefined)).copied().collect();
+        Ok(Self { literal: search(&literal)?, all: search(&all)? })
+    }
+
+    /// Calls `visit` with the texts between special tokens and with these: (position, text, id of the token that the text is).
+    pub fn split<E>(
+        &self,
+        text: &str,
+        parse_special: bool,
+        visit: &mut dyn FnMut(usize, &str, Option<u32>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut at = 0;
+        if let Some(search) = if parse_special { &self.all } else { &self.literal } {
+            for found in search.automaton.find_iter(text) {
+                visit(at, &text[at..found.start()], None)?;
+                visit(found.start(), &text[found.range()], search.ids.get(found.pattern().as_usize()).copied())?;
+                at = found.end();
+            }
+        }
+        visit(at, &text[at..], None)
+    }
+}
+
+fn search(tokens: &[(u32, &str)]) -> Result<Option<Search>, Error> {
+    if tokens.is_empty() {
+        return Ok(None);
+    }
+    let total: usize = tokens.iter().map(|(_, text)| text.len()).sum();
+    if total > TOTAL {
+        return Err(Error::Metadata(format!("special tokens have {total} bytes of text (the most is {TOTAL})")));
+    }
+    let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens.iter().map(|(_, text)| text));
+    let automaton = automaton.map_err(|e| Error::Metadata(format!("special tokens: {e}")))?;
+    Ok(Some(Search { automaton, ids: tokens.iter().map(|(id, _)| *id).collect() }))
+}
