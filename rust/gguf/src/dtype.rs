@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The storage type of a tensor (`ggml_type`): `block_size` consecutive elements of a row are stored in `block_bytes` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, non_camel_case_types, reason = "the field's names; the layouts are in docs/formats.md")]
+#[allow(missing_docs, non_camel_case_types, reason = "the field's names")]
 pub enum DType {
     F32,
     F16,

@@ -246,6 +246,9 @@ impl Error {
 /// A name from a file, safe and short enough to print.
 pub(crate) fn quoted(name: &[u8]) -> String {
     const SHOWN: usize = 96;
-    let (head, more) = name.split_at_checked(SHOWN).map_or((name, ""), |(head, rest)| (head, if rest.is_empty() { "" } else { "…" }));
-    format!("`{}{more}`", head.escape_ascii())
+    let (head, more) = match name.split_at_checked(SHOWN) {
+        Some((head, rest)) if !rest.is_empty() => (head, "…"),
+        _ => (name, ""),
+    };
+    format!("`{}{more}`", String::from_utf8_lossy(head).escape_debug())
 }

@@ -271,8 +271,9 @@ fn keys_and_names_twice_empty_long_or_not_text() {
 
 #[test]
 fn messages_show_control_characters_escaped_and_cut_long_names() {
-    let error = Raw::new(0, 1).entry("k\x1b[31m\n", ValueType::Bool).bytes(&[3]).error("k\\x1b[31m\\n");
+    let error = Raw::new(0, 1).entry("k\x1b[31m\n", ValueType::Bool).bytes(&[3]).error("k\\u{1b}[31m\\n");
     assert!(!error.to_string().contains('\x1b'));
+    Raw::new(0, 1).entry("größe", ValueType::Bool).bytes(&[3]).error("`größe`");
     let error = Raw::new(0, 1).entry(vec![b'k'; 60_000], ValueType::Bool).bytes(&[3]).error("kkk");
     assert!(error.to_string().len() < 300);
 }

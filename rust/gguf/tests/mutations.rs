@@ -7,8 +7,8 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use common::{Raw, small_file};
-use fastllm_gguf::{Header, Value, ValueType};
+use common::{Raw, folder, small_file};
+use fastllm_gguf::{GgufFile, Header, Value, ValueType};
 
 /// Counts the bytes that the current thread holds.
 struct Counting;
@@ -165,4 +165,29 @@ fn many_small_records_stay_within_four_times_their_bytes() {
         assert!(held <= 4 * header_bytes + CONSTANT, "{held} bytes for a header of {header_bytes}");
         assert!(start.elapsed() < Duration::from_secs(10));
     }
+}
+
+/// The first read is 4 MiB; after that the buffer follows the header.
+#[test]
+fn opening_holds_less_than_four_times_the_header() {
+    let path = folder("open-memory").join("m.gguf");
+    for strings in [1_000, 500_000, 1_100_000, 1_500_000] {
+        let head = Raw::new(0, 1).entry("t", ValueType::Array).u32(8).u64(strings);
+        let raw = (0..strings).fold(head, |raw, _| raw.string("12345678"));
+        std::fs::write(&path, &raw.0).unwrap();
+        let held = peak(|| drop(black_box(GgufFile::open(&path).unwrap())));
+        assert!(held <= 4 * raw.0.len() + (8 << 20), "{held} bytes for a header of {}", raw.0.len());
+    }
+    // The header ends long before the data does.
+    let raw = Raw::new(1, 0).tensor("t", &[100 << 20], 24, 0).data(0);
+    std::fs::write(&path, &raw.0).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(101 << 20).unwrap();
+    let before = HELD.get();
+    let mut model = None;
+    let held = peak(|| model = Some(GgufFile::open(&path).unwrap()));
+    assert!(held <= 5 << 20, "{held} bytes for a header of {}", raw.0.len());
+    // Of the first read, only the header is kept.
+    let kept = HELD.get() - before;
+    assert!(kept <= CONSTANT, "{kept} bytes are kept for a header of {}", raw.0.len());
+    drop(model);
 }
