@@ -192,3 +192,54 @@ impl<'a, T> Columns<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride + column), len) }
     }
 }
+
+/// A rectangle of a matrix that its holder alone may touch.
+#[derive(Debug)]
+pub struct TileMut<'a, T> {
+    data: *mut T,
+    rows: usize,
+    cols: usize,
+    stride: usize,
+    matrix: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a tile is an exclusive borrow of its elements.
+unsafe impl<T: Send> Send for TileMut<'_, T> {}
+// SAFETY: shared references to a tile give nothing away.
+unsafe impl<T: Sync> Sync for TileMut<'_, T> {}
+
+impl<T> TileMut<'_, T> {
+    /// Rows of the tile.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// A row of the tile.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        // SAFETY: inside the tile, which overlaps no other (see `tiles_mut`).
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.cols) }
+    }
+}
+
+/// Cuts the rows of `matrix` (`stride` elements each) at the ascending row numbers `cuts`, and its first `cols * count` columns into
+/// `count` equal parts. Tiles come row by row.
+///
+/// # Panics
+/// If the cuts fall or lie outside, or the columns do not fit a row.
+pub fn tiles_mut<'a, T>(matrix: &'a mut [T], stride: usize, cuts: &[usize], cols: usize, count: usize) -> Vec<TileMut<'a, T>> {
+    assert!(cols * count <= stride && cuts.is_sorted() && cuts.last().is_none_or(|&last| last * stride <= matrix.len()));
+    let data = matrix.as_mut_ptr();
+    let mut tiles = Vec::with_capacity(cuts.len() * count);
+    for pair in cuts.windows(2) {
+        for part in 0..count {
+            // SAFETY: inside the matrix by the assertion. Cuts ascend and parts are side by side, so no two tiles overlap.
+            let data = unsafe { data.add(pair[0] * stride + part * cols) };
+            tiles.push(TileMut { data, rows: pair[1] - pair[0], cols, stride, matrix: PhantomData });
+        }
+    }
+    tiles
+}

@@ -1,4 +1,25 @@
 //! The graph of a decoder-only transformer. Knows token ids and tensors, no text.
+//!
+//! A file becomes a [`config::Config`] (architecture as data, `arch`), then [`weights::Weights`] in two stages: declared (every shape
+//! and size checked against the header) and loaded (packed in memory). [`Model`] is the immutable result, shared by any number of
+//! [`Context`]s, which hold KV caches and scratch memory and run [`Context::forward`].
 #![deny(unsafe_code)]
 
+mod arch;
+mod attention;
 pub mod batch;
+pub mod config;
+mod error;
+mod feed_forward;
+pub mod kv_cache;
+mod loader;
+mod moe;
+pub mod plan;
+mod scratch;
+mod transformer;
+pub mod weights;
+
+pub use error::ModelError;
+pub use loader::{LoadOptions, Model};
+pub use plan::MemoryPlan;
+pub use transformer::Context;

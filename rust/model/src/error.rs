@@ -1,0 +1,34 @@
+//! What can go wrong with a model.
+use fastllm_kernels::buffer::OutOfMemory;
+
+/// Why a model cannot be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file cannot be read, or is not what it says.
+    #[error(transparent)]
+    File(#[from] fastllm_gguf::Error),
+    /// The file is sound, but this version cannot run it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Metadata and tensors contradict each other or themselves.
+    #[error("{0}")]
+    Invalid(String),
+    /// An option has a value that cannot be.
+    #[error("{0}")]
+    Option(String),
+    /// There is not enough memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    /// The caller asked for it.
+    #[error("cancelled")]
+    Cancelled,
+    /// A batch that cannot be run: the caller's fault.
+    #[error("{0}")]
+    Batch(String),
+}
+
+/// `Err(ModelError::Invalid)` with a formatted message.
+macro_rules! invalid {
+    ($($arg:tt)*) => { Err($crate::ModelError::Invalid(format!($($arg)*))) };
+}
+pub(crate) use invalid;

@@ -1,0 +1,170 @@
+//! From a file to a model in memory.
+//!
+//! Tensors are read with positional reads and packed at once: nothing of the file is needed, or mapped, afterwards.
+use crate::ModelError;
+use crate::arch;
+use crate::config::Config;
+use crate::error::invalid;
+use crate::transformer::RopeTables;
+use crate::weights::{Load, Loaded, MatrixInfo, VectorInfo, Weights};
+use fastllm_gguf::GgufFile;
+use fastllm_kernels::attention::CacheType;
+use fastllm_kernels::linear::{Linear, PackError};
+use fastllm_kernels::pool::{Pool, default_threads};
+use fastllm_simd::Cpu;
+use fastllm_simd::half::{bf16_to_f32, f16_to_f32};
+
+/// How to load and run a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The instruction set: a name or "auto".
+    pub isa: String,
+    /// Threads for single tokens; by default what the process may use, at most the physical cores.
+    pub threads: Option<usize>,
+    /// Threads for prompts; by default as many as `threads`.
+    pub prefill_threads: Option<usize>,
+    /// How keys and values are stored.
+    pub cache_type: CacheType,
+    /// Most positions of a sequence; by default what the model was trained for.
+    pub context_length: Option<usize>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions { isa: "auto".to_owned(), threads: None, prefill_threads: None, cache_type: CacheType::F16, context_length: None }
+    }
+}
+
+/// More threads than any machine has.
+const MOST_THREADS: usize = 1024;
+
+impl LoadOptions {
+    fn check(&self, what: &str, value: Option<usize>, most: usize) -> Result<(), ModelError> {
+        match value {
+            Some(n) if !(1..=most).contains(&n) => Err(ModelError::Option(format!("{what} is {n}, but must be 1 to {most}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A model: immutable, shared by any number of contexts.
+#[derive(Debug)]
+pub struct Model {
+    pub(crate) config: Config,
+    pub(crate) weights: Weights<Loaded>,
+    pub(crate) ropes: RopeTables,
+    pub(crate) cpu: Cpu,
+    threads: usize,
+    prefill_threads: usize,
+    cache_type: CacheType,
+    context_length: usize,
+    weight_bytes: usize,
+}
+
+impl Model {
+    /// Loads a model; `progress(done, total)` hears of bytes packed and may stop it by returning `false`.
+    ///
+    /// # Errors
+    /// If the file is damaged, not supported or too large for the memory, or an option is out of range.
+    pub fn load(file: &GgufFile, options: &LoadOptions, progress: &mut dyn FnMut(usize, usize) -> bool) -> Result<Model, ModelError> {
+        options.check("threads", options.threads, MOST_THREADS)?;
+        options.check("prefill_threads", options.prefill_threads, MOST_THREADS)?;
+        options.check("context_length", options.context_length, 1 << 30)?;
+        let cpu = Cpu::by_name(&options.isa).map_err(|e| ModelError::Option(e.to_string()))?;
+        let (config, declared) = arch::declare(file)?;
+        let threads = options.threads.unwrap_or_else(default_threads);
+        let weight_bytes = declared.matrices().iter().map(|m| m.bytes()).sum();
+        let mut reader = Reader { file, pool: Pool::new(threads), done: 0, total: weight_bytes, progress };
+        let weights = declared.load(&mut reader)?;
+        Ok(Model {
+            ropes: RopeTables::new(&config, weights.rope_divisors.as_deref())?,
+            weights,
+            cpu,
+            threads,
+            prefill_threads: options.prefill_threads.unwrap_or(threads),
+            cache_type: options.cache_type,
+            context_length: options.context_length.unwrap_or(config.context_length),
+            weight_bytes,
+            config,
+        })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> &Weights<Loaded> {
+        &self.weights
+    }
+
+    /// The instruction set.
+    pub fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    /// Threads for single tokens.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Threads for prompts.
+    pub fn prefill_threads(&self) -> usize {
+        self.prefill_threads
+    }
+
+    /// How keys and values are stored.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache_type
+    }
+
+    /// Most positions of a sequence.
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    /// Bytes of the packed matrices.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+}
+
+struct Reader<'a> {
+    file: &'a GgufFile,
+    pool: Pool,
+    done: usize,
+    total: usize,
+    progress: &'a mut dyn FnMut(usize, usize) -> bool,
+}
+
+impl Load for Reader<'_> {
+    fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
+        let Some(row_bytes) = m.kind.file_row_bytes(m.cols) else {
+            return invalid!("rows of {} are not whole blocks of {}", m.cols, m.kind.name());
+        };
+        let read = |row: usize, out: &mut [u8]| {
+            let source = &m.sources[row / m.rows];
+            let at = (source.first + row % m.rows) * row_bytes;
+            self.file.read_at(&source.tensor, at as u64, out)
+        };
+        let packed = Linear::pack(m.kind, (m.rows, m.cols), m.sources.len(), &self.pool, read).map_err(|e| match e {
+            PackError::OutOfMemory(e) => ModelError::OutOfMemory(e),
+            PackError::Read(e) => ModelError::File(e),
+        })?;
+        self.done += m.bytes();
+        if (self.progress)(self.done, self.total) { Ok(packed) } else { Err(ModelError::Cancelled) }
+    }
+
+    fn vector(&mut self, v: &VectorInfo) -> Result<Vec<f32>, ModelError> {
+        let mut bytes = vec![0; v.tensor.bytes as usize];
+        self.file.read_at(&v.tensor, 0, &mut bytes)?;
+        let halves = || bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
+        match v.tensor.dtype.name() {
+            "f32" => Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+            "f16" => Ok(halves().map(f16_to_f32).collect()),
+            "bf16" => Ok(halves().map(bf16_to_f32).collect()),
+            other => invalid!("the tensor {} has the type {other}", v.tensor.name),
+        }
+    }
+}
