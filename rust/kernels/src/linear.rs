@@ -270,6 +270,13 @@ pub struct Product<'a> {
     pub y: Columns<'a, f32>,
 }
 
+impl<'a> Product<'a> {
+    /// The product with the first matrix; rows of `y` are `padded_rows` long.
+    pub fn new(weights: &'a Linear, x: &'a Activations, y: &'a mut [f32]) -> Self {
+        Product { weights, matrix: 0, x, y: Columns::new(y, weights.padded_rows()) }
+    }
+}
+
 /// Unpacked codes of a chunk of panels, one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch {

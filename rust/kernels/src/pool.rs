@@ -145,10 +145,15 @@ impl Pool {
 
     /// Calls `f(index, item)` for every item, on any threads.
     pub fn for_each_mut<T: Send>(&self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
+        self.for_each_worker(items, |index, _, item| f(index, item));
+    }
+
+    /// Calls `f(index, thread, item)` for every item, on any threads.
+    pub fn for_each_worker<T: Send>(&self, items: &mut [T], f: impl Fn(usize, usize, &mut T) + Sync) {
         let count = items.len();
         let all = crate::buffer::Columns::new(items, count.max(1));
         // SAFETY: every task takes its own item.
-        self.run(count, |task, _| f(task, unsafe { &mut all.part(0, task, 1)[0] }));
+        self.run(count, |task, thread| f(task, thread, unsafe { &mut all.part(0, task, 1)[0] }));
     }
 }
 
@@ -207,6 +212,23 @@ fn work(shared: &Shared, index: usize) {
         shared.parked[index].store(false, Ordering::SeqCst);
         spins = 0;
     }
+}
+
+/// Threads that this process may use well: what affinity and the cgroup's quota allow, at most the physical cores.
+pub fn default_threads() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    physical_cores().map_or(allowed, |cores| cores.clamp(1, allowed))
+}
+
+/// Physical cores, counted by the sets of sibling threads that Linux lists.
+fn physical_cores() -> Option<usize> {
+    let mut cores = std::collections::HashSet::new();
+    for entry in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
+        if let Ok(siblings) = std::fs::read_to_string(entry.path().join("topology/thread_siblings_list")) {
+            cores.insert(siblings);
+        }
+    }
+    (!cores.is_empty()).then_some(cores.len())
 }
 
 #[cfg(test)]

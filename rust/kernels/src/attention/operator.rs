@@ -2,6 +2,7 @@
 use super::cache::{Cache, Visit};
 use super::state::{FLOOR, fold};
 use super::{Attention, CHUNK, LANES, PAGE, Queries, ROWS, State, Workspace};
+use crate::rms_norm::tree_sum;
 use fastllm_simd::math::{exp2, tanh};
 use fastllm_simd::{Cpu, Isa, Kernel};
 use std::ops::Range;
@@ -65,8 +66,7 @@ impl<I: Isa> Visit for (I, Attend<'_>) {
             while row < end {
                 row += if I::TILE == 1 {
                     // The reference gains nothing from taller tiles, and they take the compiler minutes.
-                    job.tile::<C, I, 1>(isa, chunk, row);
-                    1
+                    job.tile::<C, I, 1>(isa, chunk, row)
                 } else {
                     job.tallest_tile::<C, I>(isa, chunk, row, end - row)
                 };
@@ -76,25 +76,22 @@ impl<I: Isa> Visit for (I, Attend<'_>) {
 }
 
 impl Attend<'_> {
-    /// One of the tiles of `rest` rows that are left; returns its height.
+    /// The next tile of `rest` rows that are left; returns its height.
     #[inline(always)]
     fn tallest_tile<C: Cache, I: Isa>(&mut self, isa: I, chunk: usize, row: usize, rest: usize) -> usize {
-        // Tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2.
-        let height = rest.div_ceil(rest.div_ceil(ROWS));
-        match height {
+        // Tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2; and 5 rows are 3 + 2, which spares the code of a sixth tile.
+        match rest.div_ceil(rest.div_ceil(ROWS)) {
             1 => self.tile::<C, I, 1>(isa, chunk, row),
             2 => self.tile::<C, I, 2>(isa, chunk, row),
-            3 => self.tile::<C, I, 3>(isa, chunk, row),
+            3 | 5 => self.tile::<C, I, 3>(isa, chunk, row),
             4 => self.tile::<C, I, 4>(isa, chunk, row),
-            5 => self.tile::<C, I, 5>(isa, chunk, row),
             _ => self.tile::<C, I, 6>(isa, chunk, row),
         }
-        height
     }
 
-    /// One row tile, one chunk.
+    /// One row tile, one chunk; returns `M`.
     #[inline(always)]
-    fn tile<C: Cache, I: Isa, const M: usize>(&mut self, isa: I, chunk: usize, row: usize) {
+    fn tile<C: Cache, I: Isa, const M: usize>(&mut self, isa: I, chunk: usize, row: usize) -> usize {
         let layout = &self.attention.layout;
         let positions = &self.queries.positions[row..row + M];
         let (first, last) = (positions[0], positions[M - 1]);
@@ -102,7 +99,7 @@ impl Attend<'_> {
         let begin = self.attention.first_page(first).max(chunk * CHUNK / PAGE);
         let end = (last / PAGE + 1).min((chunk + 1) * CHUNK / PAGE);
         if begin >= end {
-            return;
+            return M;
         }
         assert!(self.first_page <= begin && end - self.first_page <= self.pages.len(), "pages {begin}..{end} are absent");
         let pages = &self.pages[begin - self.first_page..end - self.first_page];
@@ -133,6 +130,7 @@ impl Attend<'_> {
             let dim = layout.padded_v();
             fold(isa, self.state.triple(row - self.rows.start + m), (triple[m].0, triple[m].1, &self.work.acc[m][..dim]));
         }
+        M
     }
 }
 
@@ -179,18 +177,4 @@ fn softmax<I: Isa>(isa: I, scores: &mut [f32], valid: Range<usize>, softcap: Opt
         isa.store(sums[t], &mut lanes[t * I::LANES..]);
     }
     (max, tree_sum(&lanes))
-}
-
-/// 16 lanes in a fixed order.
-#[inline(always)]
-fn tree_sum(x: &[f32; LANES]) -> f32 {
-    let mut x = *x;
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            x[i] += x[i + half];
-        }
-        half /= 2;
-    }
-    x[0]
 }

@@ -3,6 +3,8 @@ use super::*;
 use fastllm_simd::Cpu;
 use std::ops::Range;
 
+mod speed;
+
 /// A small xorshift generator.
 struct Rng(u64);
 
@@ -168,7 +170,9 @@ fn oracle(case: &Case, q: &[f32], keys: &[f32], values: &[f32]) -> Vec<f64> {
         let dot = |t: usize| q.iter().zip(&keys[t * dim_k..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         let mut scores: Vec<f64> = seen.clone().map(|t| dot(t) / (dim_k as f64).sqrt()).collect();
         if let Some(cap) = case.softcap.map(f64::from) {
-            scores.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+            for x in &mut scores {
+                *x = cap * (*x / cap).tanh();
+            }
         }
         let sink = case.sink(row).map_or(f64::NEG_INFINITY, f64::from);
         let max = scores.iter().fold(sink, |a, &b| a.max(b));
