@@ -170,11 +170,10 @@ impl Engine {
     }
 
     fn queue(&self, ticket: &Arc<Ticket>, tokens: Vec<u32>, work: Work) -> Result<Handle, SubmitError> {
-        ticket.watch_deadline();
         let handle = Handle::new(Arc::clone(ticket));
         let task = Task { ticket: Arc::clone(ticket), tokens, work, watch: Stopwatch::start() };
-        self.shared.queue.push(task).inspect_err(|_| ticket.forget_deadline())?;
-        ticket.leave_queue_if_interrupted();
+        self.shared.queue.push(task)?;
+        ticket.watch_deadline();
         Ok(handle)
     }
 }

@@ -57,8 +57,12 @@ fn short_prompts_and_decoding_do_not_wait_for_a_long_prompt() {
     assert!(matches!(next_event(&long), Event::Prefill { done: 32, total: 4000 }));
     let short = engine.submit(Request { max_tokens: Some(3), ..request(&[3; 20]) }).unwrap();
     assert_eq!(collect(&short).ids().len(), 3);
-    // The long prompt is read, step by step, with a token for the first request in each.
     let mut done = 32;
+    while let Next::Event(Event::Prefill { done: now, .. }) = long.next(Duration::ZERO) {
+        done = now;
+    }
+    assert!(done < 2000, "the short prompt waited until {done} tokens of the long one were read");
+    // The long prompt is read, step by step, with a token for the first request in each.
     while done < 2000 {
         match next_event(&long) {
             Event::Prefill { done: now, .. } => done = now,
@@ -183,6 +187,22 @@ fn time_limits_hold_while_waiting_reading_and_decoding() {
     let none = collect(&engine.submit(Request { timeout: Some(Duration::ZERO), ..request(&[1]) }).unwrap());
     expect_reason(&none, FinishReason::Timeout);
     assert_eq!(engine.stats().running, 0);
+}
+
+#[test]
+fn a_time_limit_that_passes_during_submission_counts() {
+    let (mock, started) = slow_prefill();
+    let engine = Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 4, prefill_chunk: 32 }).unwrap();
+    let _busy = engine.submit(request(&[1; 40])).unwrap();
+    started.recv_timeout(Duration::from_secs(10)).unwrap();
+    for microseconds in 0..500 {
+        let timeout = Some(Duration::from_micros(microseconds % 50));
+        let waiting = engine.submit(Request { timeout, ..request(&[1]) }).unwrap();
+        match waiting.next(Duration::from_secs(5)) {
+            Next::Event(Event::Finished(finished)) => assert_eq!(finished.reason, FinishReason::Timeout),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -119,6 +119,17 @@ impl Lanewise<2> for SwiGlu {
     }
 }
 
+/// `silu(old) * up`.
+#[derive(Clone, Copy, Debug)]
+pub struct SwiGluInPlace;
+
+impl Lanewise<1> for SwiGluInPlace {
+    #[inline(always)]
+    fn apply<I: Isa>(self, isa: I, old: I::F32, [up]: [I::F32; 1]) -> I::F32 {
+        isa.mul(silu(isa, old), up)
+    }
+}
+
 /// `gelu(gate) * up` of the inputs `gate`, `up`, with the tanh form of GELU (Hendrycks and Gimpel, 2016).
 #[derive(Clone, Copy, Debug)]
 pub struct GegluTanh;
@@ -263,6 +274,11 @@ pub fn soft_cap(cpu: Cpu, x: &mut [f32], cap: f32) {
 /// `out = silu(gate) * up`.
 pub fn swiglu(cpu: Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) {
     cpu.run(Apply { op: SwiGlu, out, inputs: [gate, up] });
+}
+
+/// `gate = silu(gate) * up`.
+pub fn swiglu_in_place(cpu: Cpu, gate: &mut [f32], up: &[f32]) {
+    cpu.run(Apply { op: SwiGluInPlace, out: gate, inputs: [up] });
 }
 
 /// `out = gelu(gate) * up` with the tanh form.

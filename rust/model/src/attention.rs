@@ -44,9 +44,7 @@ fn rotate(pass: &mut Pass<'_>, layer: &Layer<Loaded>, config: &AttentionConfig) 
     for (data, projection, heads) in parts {
         for_rows(pool, data, projection.weight.padded_rows(), |t, row| {
             add_bias(cpu, projection.bias.as_deref(), row);
-            for head in row[..heads * config.dim_k].chunks_exact_mut(config.dim_k) {
-                ropes.rotate(cpu, config.rope, t, head);
-            }
+            ropes.rotate(cpu, config.rope, t, &mut row[..heads * config.dim_k], config.dim_k);
         });
     }
     if layer.v.bias.is_some() {

@@ -1,5 +1,7 @@
 //! Architecture as data: everything that the graph needs to know about a model, beside its weights.
 
+pub use fastllm_kernels::rope::Pairing;
+
 /// A decoder-only transformer.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -68,15 +70,6 @@ pub struct ExpertsConfig {
     pub used: usize,
     /// Width of an expert between its matrices.
     pub width: usize,
-}
-
-/// Which channels rotate together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// `(2i, 2i + 1)`.
-    Interleaved,
-    /// `(i, i + dim / 2)`.
-    Halves,
 }
 
 /// A rotary position embedding.

@@ -22,4 +22,4 @@ pub mod weights;
 pub use error::ModelError;
 pub use loader::{LoadOptions, Model};
 pub use plan::MemoryPlan;
-pub use transformer::Context;
+pub use transformer::{Context, MAX_ROWS};

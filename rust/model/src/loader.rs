@@ -6,7 +6,7 @@ use crate::arch;
 use crate::config::Config;
 use crate::error::invalid;
 use crate::transformer::RopeTables;
-use crate::weights::{Load, Loaded, MatrixInfo, VectorInfo, Weights};
+use crate::weights::{FeedForward, Layer, Load, Loaded, MatrixInfo, VectorInfo, Weights};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
 use fastllm_kernels::linear::{Linear, PackError};
@@ -122,6 +122,25 @@ impl Model {
     /// Most positions of a sequence.
     pub fn context_length(&self) -> usize {
         self.context_length
+    }
+
+    /// Bytes of weights that a pass over `rows` rows reads: all matrices but an embedding of its own, and of experts at most those that
+    /// so many tokens choose.
+    pub fn bytes_read(&self, rows: usize) -> usize {
+        let w = &self.weights;
+        let one = |m: &Linear| m.matrix_bytes();
+        let layer = |l: &Layer<Loaded>| {
+            let attention = [&l.q, &l.k, &l.v, &l.o].map(|p| one(&p.weight)).iter().sum::<usize>();
+            attention
+                + match &l.feed_forward {
+                    FeedForward::Dense(m) => one(&m.gate.weight) + one(&m.up.weight) + one(&m.down.weight),
+                    FeedForward::Experts(e) => {
+                        let read = e.config.count.min(e.config.used * rows);
+                        one(&e.router) + read * (one(&e.gate) + one(&e.up) + one(&e.down))
+                    }
+                }
+        };
+        w.layers.iter().map(layer).sum::<usize>() + one(w.output.as_ref().unwrap_or(&w.embedding))
     }
 
     /// Bytes of the packed matrices.

@@ -180,7 +180,7 @@ pub(crate) fn add_bias(cpu: Cpu, bias: Option<&[f32]>, row: &mut [f32]) {
 
 /// Rotary frequencies of the kinds that a model has.
 #[derive(Debug)]
-pub(crate) struct RopeTables(Vec<rope::Rope>);
+pub(crate) struct RopeTables(Vec<(Pairing, rope::RopeTable)>);
 
 impl RopeTables {
     pub fn new(config: &Config, divisors: Option<&[f32]>) -> Result<RopeTables, ModelError> {
@@ -203,34 +203,32 @@ impl RopeTables {
                         original_context: *original_context as f64,
                         beta_fast: f64::from(*beta_fast),
                         beta_slow: f64::from(*beta_slow),
-                        round: true,
+                        truncate: true,
                     };
                     yarn.apply(&mut frequencies, f64::from(r.base));
-                    magnitude = yarn.magnitude() * f64::from(*attention_factor);
+                    magnitude = yarn.mscale() * f64::from(*attention_factor);
                 }
             }
-            let pairing = match r.pairing {
-                Pairing::Interleaved => rope::Pairing::Interleaved,
-                Pairing::Halves => rope::Pairing::Halves,
-            };
-            Ok(rope::Rope::new(pairing, frequencies, magnitude))
+            Ok((r.pairing, rope::RopeTable::new(frequencies, magnitude)))
         };
         Ok(RopeTables(config.ropes.iter().map(one).collect::<Result<_, _>>()?))
     }
 
     /// The angles of some positions.
     fn angles(&self, positions: &[usize]) -> RopeAngles {
-        RopeAngles(self.0.iter().map(|r| r.angles(positions)).collect())
+        let of = |table: &rope::RopeTable| positions.iter().map(|&p| table.angles(p)).collect();
+        RopeAngles(self.0.iter().map(|(pairing, table)| (*pairing, of(table))).collect())
     }
 }
 
 /// Cosines and sines of the rows of a batch, for every kind of rotary embedding.
-pub(crate) struct RopeAngles(Vec<rope::Angles>);
+pub(crate) struct RopeAngles(Vec<(Pairing, Vec<rope::Angles>)>);
 
 impl RopeAngles {
-    /// Rotates a head of the batch's row `token`.
-    pub fn rotate(&self, cpu: Cpu, kind: usize, token: usize, head: &mut [f32]) {
-        self.0[kind].rotate(cpu, token, head);
+    /// Rotates heads of `dim` channels of the batch's row `token`.
+    pub fn rotate(&self, cpu: Cpu, kind: usize, token: usize, heads: &mut [f32], dim: usize) {
+        let (pairing, angles) = &self.0[kind];
+        rope::rope(cpu, heads, dim, &angles[token], *pairing);
     }
 }
 
@@ -329,6 +327,20 @@ impl Context {
             self.kv.commit(s.sequence, s.tokens);
         }
         Ok(&self.scratch.logits[..tokens * model.config.vocab_size])
+    }
+
+    /// Bytes that a pass over `rows` reads: weights once (of experts those that so many tokens choose at most), and the KV cache of
+    /// every sequence.
+    pub fn bytes_read(&self, rows: &[Row]) -> usize {
+        let mut last: Vec<&Row> = Vec::new();
+        for row in rows {
+            match last.last_mut() {
+                Some(l) if l.sequence == row.sequence => *l = row,
+                _ => last.push(row),
+            }
+        }
+        let kv: usize = last.iter().map(|r| self.kv.shape().bytes_read(r.position as usize)).sum();
+        self.model.bytes_read(rows.len()) + kv
     }
 
     /// Cuts a batch into segments.

@@ -8,9 +8,9 @@ use fastllm_kernels::linear::{Linear, WeightType};
 /// What weights are made of.
 pub trait Stage {
     /// One or several matrices of one shape.
-    type Matrix;
+    type Matrix: std::fmt::Debug;
     /// A row of floats.
-    type Vector;
+    type Vector: std::fmt::Debug;
 }
 
 /// Names, shapes and types, checked against the header.

@@ -207,6 +207,17 @@ attacks! {
     strftime_long: refused, "{{ strftime_now('%c' * 100000000) }}";
     strftime_in_loops: refused, "{% set s = '%c' * 100000 %}{% for i in range(99999) %}{% set x = strftime_now(s) %}{% endfor %}";
     changed_in_loops: refused, "{% set l = range(99999)|list %}{% for i in l %}{% if loop.changed(l) %}{% endif %}{% endfor %}";
+    strip_of_many_characters: refused,
+        "{% set s = 'x' * 900000 %}{% set t = 'y' * 900000 ~ 'x' %}{% for i in range(9999) %}{% set x = s.strip(t) %}{% endfor %}";
+    arguments_in_loops: refused, "{% set t = 'y' * 9000000 %}{% for i in range(99999) %}{{ 'x'.strip(t) }}{{ 'x'.find(t) }}{{ 'x'|trim(t) }}{% endfor %}";
+    arguments_of_map: refused, "{% set t = 'y' * 9000000 %}{{ (['x'] * 99999)|map('trim', t)|list|length }}";
+    equal_strings_in_loops: refused, "{% set s = 'x' * 9000000 %}{% for i in range(99999) %}{% if s == s %}{% endif %}{% endfor %}";
+    long_keys_in_loops: refused, "{% set s = 'x' * 9000000 %}{% set d = {s: 1} %}{% for i in range(99999) %}{{ d[s] }}{{ d.get(s) }}{{ s in d }}{% endfor %}";
+    list_as_a_key: harmless, "{% set l = [1] %}{{ {'a': 1}.get([l, l]) }}{{ [l] in {'a': 1} }}";
+    sort_by_a_long_key: refused, "{{ ([{'s': 'x' * 900000}] * 99999)|sort(attribute='s')|length }}";
+    select_long_strings: refused, "{{ (['x' * 900000] * 99999)|select('lower')|list|length }}";
+    attribute_path_of_strings: refused, "{{ (['x'] * 99999)|map(attribute='0' ~ '.0' * 100000)|list|length }}";
+    affixes: refused, "{% set s = 'x' * 900000 %}{{ s.startswith((s ~ 'y',) * 99999) }}";
     insert_in_loops: refused, "{% set l = range(99999)|list %}{% for i in range(99999) %}{% set _ = l.insert(0, 1) %}{% endfor %}";
     many_arguments: refused, "{{ f(".to_owned() + &"1,".repeat(70_000) + ") }}";
     many_elements: refused, "{{ [".to_owned() + &"1,".repeat(70_000) + "] }}";

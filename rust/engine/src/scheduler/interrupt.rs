@@ -59,3 +59,46 @@ impl Interrupt {
         &self.abort
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aborted(interrupt: &Interrupt) -> bool {
+        interrupt.flag().load(Ordering::Acquire)
+    }
+
+    #[test]
+    fn only_members_abort_a_step() {
+        let interrupt = Interrupt::default();
+        interrupt.arm([1, 2].into_iter(), false);
+        interrupt.cancelled(3);
+        assert!(!aborted(&interrupt));
+        interrupt.cancelled(2);
+        assert!(aborted(&interrupt));
+        interrupt.arm([1].into_iter(), false);
+        assert!(!aborted(&interrupt), "a flag of the step before is cleared");
+        interrupt.disarm();
+        interrupt.cancelled(1);
+        assert!(!aborted(&interrupt));
+    }
+
+    #[test]
+    fn a_shielded_step_is_aborted_when_nobody_is_left() {
+        let interrupt = Interrupt::default();
+        interrupt.arm([1, 2].into_iter(), true);
+        interrupt.cancelled(1);
+        interrupt.cancelled(1);
+        assert!(!aborted(&interrupt));
+        interrupt.cancelled(2);
+        assert!(aborted(&interrupt));
+    }
+
+    #[test]
+    fn a_shutdown_aborts_every_step() {
+        let interrupt = Interrupt::default();
+        interrupt.shut_down();
+        interrupt.arm([1].into_iter(), true);
+        assert!(aborted(&interrupt));
+    }
+}

@@ -66,10 +66,14 @@ impl Ticket {
         self.id
     }
 
-    /// Starts the clock of the time limit.
+    /// Starts the clock of the time limit, once the request is queued.
     pub(crate) fn watch_deadline(self: &Arc<Self>) {
         if let Some(deadline) = self.deadline {
             self.shared.deadlines.add(deadline, self.id, Arc::downgrade(self));
+            // Already over: then its end may have come before the line above.
+            if self.state.load(Ordering::SeqCst) != LIVE {
+                self.forget_deadline();
+            }
         }
     }
 
@@ -88,22 +92,15 @@ impl Ticket {
         if !self.leave_live(code) {
             return;
         }
-        self.leave_queue_if_interrupted();
-        self.shared.interrupt.cancelled(self.id);
+        match self.shared.queue.remove(self.id) {
+            Some(task) => task.finish_waiting(reason),
+            None => self.shared.interrupt.cancelled(self.id),
+        }
     }
 
     /// Whether the state was LIVE; it is `code` then.
     fn leave_live(&self, code: u8) -> bool {
         self.state.compare_exchange(LIVE, code, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
-
-    /// Ends an interrupted request that waits. Also called after queueing, when the interruption came before that.
-    pub(crate) fn leave_queue_if_interrupted(&self) {
-        if let Some(reason) = self.interrupted()
-            && let Some(task) = self.shared.queue.remove(self.id)
-        {
-            task.finish_waiting(reason);
-        }
     }
 
     /// Reports an event.
@@ -118,7 +115,7 @@ impl Ticket {
         self.deliver(event, true);
     }
 
-    pub(crate) fn forget_deadline(&self) {
+    fn forget_deadline(&self) {
         if let Some(deadline) = self.deadline {
             self.shared.deadlines.remove(deadline, self.id);
         }

@@ -48,7 +48,7 @@ const FILTERS: &[(&str, Func)] = &[
         let args = Args::new(&v[1..]);
         let separator = args.get(0, "d").map_or_else(|| Ok(String::new()), |d| to_str(state, &d))?;
         let values = match args.get(1, "attribute") {
-            Some(path) => list(seq::attributes(&items(state, &v[0])?, &path, None)?),
+            Some(path) => list(seq::attributes(state, &items(state, &v[0])?, &path, None)?),
             None => v[0].clone(),
         };
         join(state, &values, &separator, false).map(Value::from)
@@ -223,13 +223,15 @@ fn to_float(_: &State, values: &[Value]) -> Result<Value, Error> {
 fn round(_: &State, values: &[Value]) -> Result<Value, Error> {
     let args = Args::new(&values[1..]);
     let precision = args.int(0, "precision")?.unwrap_or(0).clamp(-300, 300) as i32;
+    let method = args.string(1, "method")?;
     let value = match kind(&values[0]) {
+        Kind::Int(_) if precision >= 0 && matches!(method.as_deref(), None | Some("common")) => return Ok(values[0].clone()),
         Kind::Bool(_) | Kind::Int(_) => int(&values[0])? as f64,
         Kind::Float(float) => float,
         _ => return Err(fail(format!("type {} doesn't define __round__ method", type_name(&values[0])))),
     };
     let scale = 10f64.powi(precision);
-    let rounded = match args.string(1, "method")?.as_deref() {
+    let rounded = match method.as_deref() {
         None | Some("common") if precision >= 0 => format!("{value:.*}", precision as usize).parse().unwrap_or(value),
         None | Some("common") => (value * scale).round_ties_even() / scale,
         Some("ceil") => (value * scale).ceil() / scale,

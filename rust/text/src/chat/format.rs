@@ -40,7 +40,7 @@ pub(super) fn percent(state: &State, template: &str, value: &Value) -> Result<Va
         let mut named = None;
         if let Some(tail) = rest.strip_prefix('(') {
             let (name, tail) = tail.split_once(')').ok_or_else(|| fail("incomplete format key"))?;
-            named = Some(get_item(value, &Value::from(name))?);
+            named = Some(get_item(state, value, &Value::from(name))?);
             rest = tail;
         }
         let mut spec = Spec::default();
@@ -119,7 +119,7 @@ pub(super) fn braces(state: &State, template: &str, args: &super::args::Args<'_>
         }
         let (field, spec) = field.split_once(':').unwrap_or((field, ""));
         let (name, conversion) = field.split_once('!').unwrap_or((field, ""));
-        let value = field_value(name, args, &mut next)?;
+        let value = field_value(state, name, args, &mut next)?;
         let mut spec = parse_spec(spec)?;
         if matches!(conversion, "r" | "a") {
             spec.conversion = 'r';
@@ -132,7 +132,7 @@ pub(super) fn braces(state: &State, template: &str, args: &super::args::Args<'_>
 }
 
 /// The value of `name`, `0`, or the next one, with `.attribute` and `[item]` after it.
-fn field_value(path: &str, args: &super::args::Args<'_>, next: &mut usize) -> Result<Value, Error> {
+fn field_value(state: &State, path: &str, args: &super::args::Args<'_>, next: &mut usize) -> Result<Value, Error> {
     let end = path.find(['.', '[']).unwrap_or(path.len());
     let (name, mut rest) = path.split_at(end);
     let mut value = if name.is_empty() {
@@ -153,7 +153,7 @@ fn field_value(path: &str, args: &super::args::Args<'_>, next: &mut usize) -> Re
             tail.split_at(tail.find(['.', '[']).unwrap_or(tail.len()))
         };
         let key = key.parse::<i64>().map_or_else(|_| Value::from(key), Value::from);
-        value = get_item(&value, &key)?;
+        value = get_item(state, &value, &key)?;
     }
     Ok(value)
 }

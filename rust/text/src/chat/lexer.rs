@@ -61,8 +61,8 @@ pub(super) fn segments(source: &str) -> Result<Vec<Segment<'_>>, TemplateError> 
         };
         let (text, tail) = rest.split_at(start);
         line += newlines(text);
-        if tail.starts_with("{#") {
-            let end = tail.find("#}").ok_or_else(|| syntax("unclosed comment", line))? + 2;
+        if let Some(comment) = tail.strip_prefix("{#") {
+            let end = comment.find("#}").ok_or_else(|| syntax("unclosed comment", line))? + 4;
             segments.push(Segment::Verbatim(text));
             segments.push(Segment::Verbatim(&tail[..end]));
             line += newlines(&tail[..end]);

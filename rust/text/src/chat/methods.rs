@@ -6,11 +6,12 @@ use super::args::{Args, int};
 use super::error::fail;
 use super::strings::{self, Ends};
 use super::text::{Text, to_str};
-use super::value::{Dict, ITEM, Kind, List, charge, check_data, items, kind, list, new_tuple, position, type_name};
+use super::value::{Dict, ITEM, Kind, List, charge, charge_key, check_data, items, kind, list, new_tuple, position, type_name};
 use super::{filters, format, ops};
 
 /// `value.name(args)`, where the interpreter knows no such method.
 pub(super) fn call(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    args.iter().try_for_each(|arg| charge_key(state, arg))?;
     let args = Args::new(args);
     let found = match kind(value) {
         Kind::Str(text) => {
@@ -40,6 +41,7 @@ fn string(state: &State, text: &str, name: &str, args: &Args<'_>) -> Result<Opti
         let mut found = false;
         for affix in &affixes {
             let Kind::Str(affix) = kind(affix) else { return Err(fail(format!("{name} first arg must be str or a tuple of str"))) };
+            charge(state, text.len().min(affix.len()))?;
             found |= test(text, affix);
         }
         Ok(Value::from(found))
@@ -209,7 +211,9 @@ fn mapping(state: &State, dict: &Dict, name: &str, args: &Args<'_>) -> Result<Op
         "values" => list(dict.pairs().into_iter().map(|(_, value)| value).collect()),
         "get" => {
             let default = args.get(1, "default").unwrap_or_else(|| Value::from(()));
-            dict.get(&args.required(0, "key")?).unwrap_or(default)
+            let key = args.required(0, "key")?;
+            charge_key(state, &key)?;
+            dict.get(&key).unwrap_or(default)
         }
         "copy" => Dict::copy(dict.pairs()),
         _ => return Ok(None),

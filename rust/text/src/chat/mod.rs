@@ -125,12 +125,17 @@ fn compile(source: &str) -> Result<Environment<'static>, TemplateError> {
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_formatter(|out, state, value| {
-        let text = ops::display(state, value)?;
+        let text = text::to_str(state, value)?;
         out.write_str(&text).map_err(minijinja::Error::from)
     });
     env.set_unknown_method_callback(|state, value, name, args| methods::call(state, value, name, args));
     for &(name, function) in filters::all().iter().chain(ops::OPERATORS).chain(&[("_op_is", tests::IS)]) {
-        env.add_filter(name, move |state: &State, args: Rest<ValueOrKwargs>| function(state, &args.into_values()));
+        env.add_filter(name, move |state: &State, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            // The interpreter charges for the subject, not for the arguments.
+            args.iter().skip(1).try_for_each(|arg| value::charge_key(state, arg))?;
+            function(state, &args)
+        });
     }
     functions::register(&mut env);
     env.add_template_owned(NAME, translated)?;

@@ -6,8 +6,10 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::{Args, int};
 use super::error::fail;
-use super::text::{Text, to_str};
-use super::value::{self, ITEM, Kind, MAX_DEPTH, charge, items, kind, list, new_dict, new_list, new_tuple, position, type_name};
+use super::text::Text;
+use super::value::{
+    self, ITEM, Kind, MAX_DEPTH, charge, charge_key, items, kind, list, new_dict, new_list, new_tuple, position, type_name,
+};
 use super::{format, functions::Func};
 
 /// The helpers that rewritten expressions call.
@@ -22,7 +24,10 @@ pub(super) const OPERATORS: &[(&str, Func)] = &[
         _ => arithmetic("%", &v[0], arg(v, 1)?),
     }),
     ("_op_pow", |_, v| arithmetic("**", &v[0], arg(v, 1)?)),
-    ("_op_neg", |_, v| arithmetic("-", &Value::from(0), &v[0])),
+    ("_op_neg", |_, v| match kind(&v[0]) {
+        Kind::Float(float) => Ok(Value::from(-float)),
+        _ => arithmetic("-", &Value::from(0), &v[0]),
+    }),
     ("_op_pos", |_, v| arithmetic("+", &Value::from(0), &v[0])),
     ("_op_concat", |state, v| {
         let mut text = Text::new(state);
@@ -33,7 +38,7 @@ pub(super) const OPERATORS: &[(&str, Func)] = &[
     ("_op_list", |state, v| new_list(state, v[1..].to_vec())),
     ("_op_tuple", |state, v| new_tuple(state, v[1..].to_vec())),
     ("_op_dict", |state, v| new_dict(state, v[1..].chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())),
-    ("_op_get", |_, v| get_item(&v[0], arg(v, 1)?)),
+    ("_op_get", |state, v| get_item(state, &v[0], arg(v, 1)?)),
     ("_op_slice", |state, v| slice(state, &v[0], &v[1..])),
     ("_op_iter", |state, v| Ok(list(items(state, &v[0])?))),
     ("_op_store", |state, v| {
@@ -221,7 +226,10 @@ pub(super) fn equal(state: &State, a: &Value, b: &Value, depth: usize) -> Result
     };
     match (kind(a), kind(b)) {
         (Kind::Undefined, Kind::Undefined) | (Kind::None, Kind::None) => Ok(true),
-        (Kind::Str(x), Kind::Str(y)) => Ok(x == y),
+        (Kind::Str(x), Kind::Str(y)) => {
+            charge(state, if x.len() == y.len() { x.len() } else { 0 })?;
+            Ok(x == y)
+        }
         (Kind::List(_), Kind::List(_)) => all(&items(state, a)?, &items(state, b)?),
         (Kind::Tuple(x), Kind::Tuple(y)) => all(x, y),
         (Kind::Dict(x), Kind::Dict(y)) => {
@@ -286,7 +294,7 @@ pub(super) fn contains(state: &State, container: &Value, item: &Value) -> Result
             _ => Err(fail(format!("'in <string>' requires string as left operand, not {}", type_name(item)))),
         },
         Kind::Dict(_) => {
-            charge(state, 0)?;
+            charge_key(state, item)?;
             Ok(container.as_object().is_some_and(|map| map.get_value(item).is_some()))
         }
         Kind::List(_) | Kind::Tuple(_) => {
@@ -303,12 +311,14 @@ pub(super) fn contains(state: &State, container: &Value, item: &Value) -> Result
 }
 
 /// `value[key]`, undefined where there is none.
-pub(super) fn get_item(value: &Value, key: &Value) -> Result<Value, Error> {
+pub(super) fn get_item(state: &State, value: &Value, key: &Value) -> Result<Value, Error> {
+    charge_key(state, key)?;
     match kind(value) {
         Kind::Undefined => Err(Error::new(ErrorKind::UndefinedError, "subscript of an undefined value")),
         Kind::Str(text) => {
             let Kind::Int(_) = kind(key) else { return Ok(Value::UNDEFINED) };
             let index = int(key)?;
+            charge(state, text.len().min(usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX)))?;
             let found = if index < 0 {
                 usize::try_from(index.unsigned_abs() - 1).ok().and_then(|back| text.chars().rev().nth(back))
             } else {
@@ -378,9 +388,4 @@ fn indices(start: Option<i64>, stop: Option<i64>, step: i64, len: usize) -> impl
         at = at.saturating_add(step);
         index
     })
-}
-
-/// What `{{ value }}` writes.
-pub(super) fn display(state: &State, value: &Value) -> Result<String, Error> {
-    to_str(state, value)
 }

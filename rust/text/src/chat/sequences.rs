@@ -8,29 +8,29 @@ use minijinja::{Error, State, Value};
 use super::args::{Args, int};
 use super::error::fail;
 use super::ops::{self, equal, get_item, order};
-use super::value::{ITEM, Kind, charge, items, kind, list, new_list, type_name};
+use super::value::{ITEM, Kind, charge, charge_key, items, kind, list, new_list, type_name};
 use super::{filters, tests};
 
 /// `item.a.b.0`: undefined, or `default`, where a part is missing.
-fn attribute(item: &Value, path: &Value, default: Option<&Value>) -> Result<Value, Error> {
+fn attribute(state: &State, item: &Value, path: &Value, default: Option<&Value>) -> Result<Value, Error> {
     let mut found = item.clone();
     if let Kind::Str(path) = kind(path) {
         for part in path.split('.') {
             let key = part.parse::<i64>().map_or_else(|_| Value::from(part), Value::from);
-            found = get_item(&found, &key)?;
+            found = get_item(state, &found, &key)?;
             if found.is_undefined() {
                 break;
             }
         }
     } else {
-        found = get_item(&found, path)?;
+        found = get_item(state, &found, path)?;
     }
     Ok(if found.is_undefined() { default.cloned().unwrap_or_default() } else { found })
 }
 
 /// The attribute `path` of every item.
-pub(super) fn attributes(items: &[Value], path: &Value, default: Option<&Value>) -> Result<Vec<Value>, Error> {
-    items.iter().map(|item| attribute(item, path, default)).collect()
+pub(super) fn attributes(state: &State, items: &[Value], path: &Value, default: Option<&Value>) -> Result<Vec<Value>, Error> {
+    items.iter().map(|item| attribute(state, item, path, default)).collect()
 }
 
 /// `map(attribute=…, default=…)` and `map('filter', …)`.
@@ -39,7 +39,7 @@ pub(super) fn map(state: &State, values: &[Value]) -> Result<Value, Error> {
     let subjects = items(state, &values[0])?;
     if args.positional().is_empty() {
         let path = args.required(usize::MAX, "attribute")?;
-        return Ok(list(attributes(&subjects, &path, args.get(usize::MAX, "default").as_ref())?));
+        return Ok(list(attributes(state, &subjects, &path, args.get(usize::MAX, "default").as_ref())?));
     }
     let name = args.required_string(0, "filter")?;
     let filter = filters::find(&name).ok_or_else(|| fail(format!("no filter named '{name}'")))?;
@@ -48,6 +48,7 @@ pub(super) fn map(state: &State, values: &[Value]) -> Result<Value, Error> {
     let mut out = Vec::with_capacity(subjects.len());
     for subject in subjects {
         charge(state, ITEM)?;
+        call.iter().try_for_each(|arg| charge_key(state, arg))?;
         call[0] = subject;
         let value = filter(state, &call)?;
         if let Some(text) = value.as_str() {
@@ -74,7 +75,8 @@ pub(super) fn select(state: &State, values: &[Value], by_attribute: bool, wanted
     let mut out = Vec::new();
     for item in items(state, &values[0])? {
         charge(state, 0)?;
-        let subject = path.map_or_else(|| Ok(item.clone()), |path| attribute(&item, path, None))?;
+        let subject = path.map_or_else(|| Ok(item.clone()), |path| attribute(state, &item, path, None))?;
+        charge_key(state, &subject)?;
         let holds = match test {
             None => subject.is_true(),
             Some((name, args)) => tests::holds(state, name, &subject, args)?,
@@ -87,10 +89,13 @@ pub(super) fn select(state: &State, values: &[Value], by_attribute: bool, wanted
 }
 
 /// What an item is sorted or compared by.
-fn key(item: &Value, path: Option<&Value>, case_sensitive: bool) -> Result<Value, Error> {
-    let value = path.map_or_else(|| Ok(item.clone()), |path| attribute(item, path, None))?;
+fn key(state: &State, item: &Value, path: Option<&Value>, case_sensitive: bool) -> Result<Value, Error> {
+    let value = path.map_or_else(|| Ok(item.clone()), |path| attribute(state, item, path, None))?;
     Ok(match kind(&value) {
-        Kind::Str(text) if !case_sensitive => Value::from(text.to_lowercase()),
+        Kind::Str(text) if !case_sensitive => {
+            charge(state, text.len())?;
+            Value::from(text.to_lowercase())
+        }
         _ => value,
     })
 }
@@ -99,7 +104,7 @@ fn keyed(state: &State, items: Vec<Value>, path: Option<&Value>, case_sensitive:
     let mut out = Vec::with_capacity(items.len());
     for item in items {
         charge(state, ITEM + item.as_str().map_or(0, str::len))?;
-        out.push((key(&item, path, case_sensitive)?, item));
+        out.push((key(state, &item, path, case_sensitive)?, item));
     }
     Ok(out)
 }
@@ -201,14 +206,14 @@ pub(super) fn groupby(state: &State, values: &[Value]) -> Result<Value, Error> {
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
     let mut last: Option<Value> = None;
     for item in sort_pairs(state, pairs, false)? {
-        let key = key(&item, Some(&path), case_sensitive)?;
+        let key = key(state, &item, Some(&path), case_sensitive)?;
         let same = match &last {
             Some(last) => equal(state, last, &key, 0)?,
             None => false,
         };
         match groups.last_mut() {
             Some((_, group)) if same => group.push(item),
-            _ => groups.push((attribute(&item, &path, default.as_ref())?, vec![item])),
+            _ => groups.push((attribute(state, &item, &path, default.as_ref())?, vec![item])),
         }
         last = Some(key);
     }
@@ -217,14 +222,14 @@ pub(super) fn groupby(state: &State, values: &[Value]) -> Result<Value, Error> {
 
 pub(super) fn first(state: &State, values: &[Value]) -> Result<Value, Error> {
     match kind(&values[0]) {
-        Kind::Str(_) | Kind::List(_) | Kind::Tuple(_) => get_item(&values[0], &Value::from(0)),
+        Kind::Str(_) | Kind::List(_) | Kind::Tuple(_) => get_item(state, &values[0], &Value::from(0)),
         _ => Ok(items(state, &values[0])?.first().cloned().unwrap_or_default()),
     }
 }
 
 pub(super) fn last(state: &State, values: &[Value]) -> Result<Value, Error> {
     match kind(&values[0]) {
-        Kind::Str(_) | Kind::List(_) | Kind::Tuple(_) => get_item(&values[0], &Value::from(-1)),
+        Kind::Str(_) | Kind::List(_) | Kind::Tuple(_) => get_item(state, &values[0], &Value::from(-1)),
         _ => Ok(items(state, &values[0])?.last().cloned().unwrap_or_default()),
     }
 }
@@ -233,7 +238,7 @@ pub(super) fn sum(state: &State, values: &[Value]) -> Result<Value, Error> {
     let args = Args::new(&values[1..]);
     let mut terms = items(state, &values[0])?;
     if let Some(path) = args.get(0, "attribute").filter(|path| !path.is_none()) {
-        terms = attributes(&terms, &path, None)?;
+        terms = attributes(state, &terms, &path, None)?;
     }
     let mut total = args.get(1, "start").unwrap_or_else(|| Value::from(0));
     for term in &terms {

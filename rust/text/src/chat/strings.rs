@@ -1,5 +1,7 @@
 //! Python's string operations, for filters and methods alike. Results that can be longer than the subject are charged as they grow.
 
+use std::collections::BTreeSet;
+
 use minijinja::{Error, State, Value};
 
 use super::args::Args;
@@ -87,7 +89,9 @@ pub(super) enum Ends {
 
 /// `str.strip(chars)` and its one-sided forms.
 pub(super) fn strip<'t>(text: &'t str, chars: Option<&str>, ends: Ends) -> &'t str {
-    let strips = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
+    // A set, so that long lists of characters cost no more than short ones.
+    let set: Option<BTreeSet<char>> = chars.map(|chars| chars.chars().collect());
+    let strips = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.contains(&c));
     let text = if ends == Ends::Right { text } else { text.trim_start_matches(strips) };
     if ends == Ends::Left { text } else { text.trim_end_matches(strips) }
 }

@@ -64,7 +64,7 @@ impl Dict {
     }
 
     pub(super) fn get(&self, key: &Value) -> Option<Value> {
-        self.0.as_object().and_then(|map| map.get_value(key))
+        is_key(key).then(|| self.0.as_object()?.get_value(key)).flatten()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,7 +74,7 @@ impl Dict {
 
 impl Object for Dict {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        is_key(key).then(|| self.get(key)).flatten()
+        self.get(key)
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
@@ -151,6 +151,11 @@ pub(super) fn charge(state: &State, bytes: usize) -> Result<(), Error> {
     state.consume_fuel(1 + bytes as u64 / 64)
 }
 
+/// Charges the render for the text that is hashed, compared or searched.
+pub(super) fn charge_key(state: &State, key: &Value) -> Result<(), Error> {
+    charge(state, key.as_str().map_or(0, str::len))
+}
+
 /// An index as Python counts it, from the end where it is negative.
 pub(super) fn position(index: i64, len: usize) -> Option<usize> {
     let index = if index < 0 { index.checked_add(i64::try_from(len).ok()?)? } else { index };
@@ -210,6 +215,7 @@ pub(super) fn new_dict(state: &State, pairs: Vec<(Value, Value)>) -> Result<Valu
         if !is_key(key) {
             return Err(fail(format!("unhashable type: '{}'", type_name(key))));
         }
+        charge_key(state, key)?;
         check_data(state, value, 1)?;
     }
     Ok(Value::from_object(Dict(Value::from_pairs(pairs))))

@@ -63,3 +63,9 @@ pub enum Error {
     #[error("tokenizing was cancelled")]
     Cancelled,
 }
+
+impl From<fastllm_gguf::Error> for Error {
+    fn from(error: fastllm_gguf::Error) -> Self {
+        Self::Metadata(error.to_string())
+    }
+}

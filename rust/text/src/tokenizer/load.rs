@@ -33,7 +33,7 @@ const TURN_ENDS: [&str; 14] = [
 ];
 
 pub fn load(m: &Metadata) -> Result<Tokenizer, Error> {
-    let kind = m.str("tokenizer.ggml.model").map_err(metadata)?;
+    let kind = m.str("tokenizer.ggml.model")?;
     let kind = kind.ok_or_else(|| Error::Metadata("the file has no tokenizer.ggml.model".to_owned()))?;
     let (alphabet, scored) = match kind {
         "llama" => (Alphabet::Characters, true),
@@ -45,10 +45,13 @@ pub fn load(m: &Metadata) -> Result<Tokenizer, Error> {
     let vocab = vocabulary(m, alphabet)?;
     let pretokenizer = if alphabet == Alphabet::Bytes { pretokenizer(m, &mut warnings)? } else { Pretokenizer::NEWLINE_RUNS };
     let model = if scored {
-        let scores = numbers(m, SCORES, vocab.len(), |a| a.to_f32s())?;
+        let scores = numbers(m, SCORES, vocab.len(), Array::to_f32s)?;
+        if scores.is_none() {
+            warnings.push(format!("the file has no {SCORES}: all pieces count alike, and the model may read text badly"));
+        }
         Model::sentencepiece(&vocab, &scores.unwrap_or_default())?
     } else {
-        let merges = m.array(MERGES).map_err(metadata)?.ok_or_else(|| Error::Metadata(format!("the file has no {MERGES}")))?;
+        let merges = m.array(MERGES)?.ok_or_else(|| Error::Metadata(format!("the file has no {MERGES}")))?;
         let merges = merges.strings().ok_or_else(|| Error::Metadata(format!("{MERGES} is not an array of strings")))?;
         Model::bpe(&vocab, alphabet, merges, pretokenizer.whole_words)?
     };
@@ -56,7 +59,7 @@ pub fn load(m: &Metadata) -> Result<Tokenizer, Error> {
     let id = |key| special_id(m, key, vocab.len());
     let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
     let ends = [eos, id("tokenizer.ggml.eot_token_id")?, id("tokenizer.ggml.eom_token_id")?];
-    let flag = |key, default| Ok::<bool, Error>(m.bool(key).map_err(metadata)?.unwrap_or(default));
+    let flag = |key, default| Ok::<bool, Error>(m.bool(key)?.unwrap_or(default));
     // Files of Gemma 4 are about that do not ask for the BOS without which the model is lost.
     let add_bos = kind == "gemma4" || flag("tokenizer.ggml.add_bos_token", scored || pretokenizer.add_bos)?;
     let add_eos = flag("tokenizer.ggml.add_eos_token", false)?;
@@ -65,7 +68,7 @@ pub fn load(m: &Metadata) -> Result<Tokenizer, Error> {
             warnings.push(format!("the tokenizer adds {name}, but the file names no such token: none is added"));
         }
     }
-    let architecture = m.str("general.architecture").map_err(metadata)?;
+    let architecture = m.str("general.architecture")?;
     Ok(Tokenizer {
         specials: Specials::build(&vocab, &mut warnings)?,
         end_of_generation: end_of_generation(&vocab, ends),
@@ -84,25 +87,21 @@ pub fn load(m: &Metadata) -> Result<Tokenizer, Error> {
     })
 }
 
-fn metadata(error: fastllm_gguf::Error) -> Error {
-    Error::Metadata(error.to_string())
-}
-
 fn vocabulary(m: &Metadata, alphabet: Alphabet) -> Result<Vocab, Error> {
-    let tokens = m.array(TOKENS).map_err(metadata)?.ok_or_else(|| Error::Metadata(format!("the file has no {TOKENS}")))?;
+    let tokens = m.array(TOKENS)?.ok_or_else(|| Error::Metadata(format!("the file has no {TOKENS}")))?;
     let strings = tokens.strings().ok_or_else(|| Error::Metadata(format!("{TOKENS} is not an array of strings")))?;
-    let kinds = numbers(m, KINDS, tokens.len(), |a| a.to_i32s())?;
+    let kinds = numbers(m, KINDS, tokens.len(), Array::to_i32s)?;
     Vocab::build(strings, kinds.as_deref(), alphabet)
 }
 
 /// An array with one number for each token; `None` where the file has none.
-fn numbers<T>(
-    m: &Metadata,
+fn numbers<'m, T>(
+    m: &'m Metadata,
     key: &'static str,
     expected: usize,
-    read: impl Fn(&Array<'_>) -> Option<Vec<T>>,
+    read: impl Fn(&Array<'m>) -> Option<Vec<T>>,
 ) -> Result<Option<Vec<T>>, Error> {
-    let Some(array) = m.array(key).map_err(metadata)? else { return Ok(None) };
+    let Some(array) = m.array(key)? else { return Ok(None) };
     if array.len() != expected {
         return Err(Error::Length { key, found: array.len(), expected });
     }
@@ -111,14 +110,14 @@ fn numbers<T>(
 }
 
 fn special_id(m: &Metadata, key: &'static str, vocab_size: usize) -> Result<Option<u32>, Error> {
-    match m.u32(key).map_err(metadata)? {
+    match m.u32(key)? {
         Some(id) if id as usize >= vocab_size => Err(Error::SpecialId { key, id, vocab_size }),
         id => Ok(id),
     }
 }
 
 fn pretokenizer(m: &Metadata, warnings: &mut Vec<String>) -> Result<Pretokenizer, Error> {
-    let Some(name) = m.str("tokenizer.ggml.pre").map_err(metadata)? else {
+    let Some(name) = m.str("tokenizer.ggml.pre")? else {
         warnings.push("the file names no pre-tokenizer (tokenizer.ggml.pre): the default is used, which may not be the model's".to_owned());
         return Ok(Pretokenizer::DEFAULT);
     };

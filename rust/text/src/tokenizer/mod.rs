@@ -12,7 +12,8 @@
 //! **Control tokens** never come from plain text. With [`EncodeOptions::parse_special`] their texts become the tokens; without it,
 //! only user-defined tokens are found, whose meaning is their text. Of several at one place the longest wins.
 //!
-//! **Time** is O(n log n) in the text and linear in the file, whatever they hold.
+//! **Time** is O(n log n) in the text and linear in the file, whatever they hold: some 20 to 80 MB/s for ordinary text, more than
+//! 1 MB/s for a text that is a single word. **Memory** is that of the ids, and about 30 bytes for each byte of the longest piece.
 
 mod encode;
 mod error;
@@ -58,6 +59,7 @@ impl Default for EncodeOptions {
 
 /// A tokenizer. Immutable: any number of threads may use it at once.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file or a habit of one family")]
 pub struct Tokenizer {
     vocab: Vocab,
     model: Model,

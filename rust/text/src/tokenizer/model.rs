@@ -192,7 +192,7 @@ impl Model {
 }
 
 /// The two sides of a merge: they part at the first space after the first byte.
-fn parts(merge: &[u8]) -> Result<(&str, &str), String> {
+pub fn parts(merge: &[u8]) -> Result<(&str, &str), String> {
     let text = std::str::from_utf8(merge).map_err(|e| format!("is not UTF-8: {e}"))?;
     let space = merge.iter().skip(1).position(|b| *b == b' ').map(|i| i + 1);
     let (left, right) = space.and_then(|at| text.split_at_checked(at)).map(|(l, r)| (l, &r[1..])).unwrap_or_default();

@@ -19,6 +19,9 @@ pub struct Specials {
     all: Option<Search>,
 }
 
+/// Receives a part of a text: its position, the part, and the token that it is, if it is a special one.
+pub type Visit<'v> = dyn FnMut(usize, &str, Option<u32>) -> Result<(), Error> + 'v;
+
 #[derive(Debug)]
 struct Search {
     automaton: AhoCorasick,
@@ -43,13 +46,8 @@ impl Specials {
         Ok(Self { literal: search(&literal)?, all: search(&all)? })
     }
 
-    /// Calls `visit` with the texts between special tokens and with these: (position, text, id of the token that the text is).
-    pub fn split<E>(
-        &self,
-        text: &str,
-        parse_special: bool,
-        visit: &mut dyn FnMut(usize, &str, Option<u32>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// Calls `visit` with the texts between special tokens and with these, from left to right.
+    pub fn split(&self, text: &str, parse_special: bool, visit: &mut Visit<'_>) -> Result<(), Error> {
         let mut at = 0;
         if let Some(search) = if parse_special { &self.all } else { &self.literal } {
             for found in search.automaton.find_iter(text) {

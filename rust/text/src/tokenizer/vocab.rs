@@ -207,7 +207,7 @@ fn entry(index: usize, what: &str) -> Error {
 
 /// The start of a text from a file, short enough for a message.
 pub fn clip(text: &str) -> &str {
-    text.split_at_checked(text.floor_char_boundary(40)).map_or(text, |(start, _)| start)
+    text.char_indices().nth(40).map_or(text, |(at, _)| &text[..at])
 }
 
 /// `<0x00>` to `<0xFF>`, with two hexadecimal digits of either case.

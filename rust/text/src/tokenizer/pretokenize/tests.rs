@@ -42,7 +42,8 @@ fn expressions(name: &str) -> Vec<String> {
         "bloom" => owned(&[r" ?[^(\s|.,!?…。，、।۔،)]+"]),
         "viking" => owned(&[r" ?[^(\s|.,!?…。，、।۔،)]+", r"\p{N}"]),
         "deepseek-llm" => {
-            let letters: String = DEEPSEEK_LETTERS.iter().map(|(low, high)| format!(r"\u{{{low:x}}}-\u{{{high:x}}}")).collect();
+            let letters: Vec<String> = DEEPSEEK_LETTERS.iter().map(|(low, high)| format!(r"\u{{{low:x}}}-\u{{{high:x}}}")).collect();
+            let letters = letters.concat();
             let punctuation = r"\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+";
             owned(&[r"[\r\n]", &format!(r"\s?[A-Za-z{letters}]+"), punctuation, r"\s+$", CJK, r"\p{N}"])
         }

@@ -1,8 +1,10 @@
 //! Vocabularies that no honest tool would write.
 
 use fastllm_gguf::Writer;
+use proptest::prelude::*;
 
 use super::{PARSED, PLAIN, metadata};
+use crate::tokenizer::model::parts;
 use crate::tokenizer::vocab::char_of;
 use crate::tokenizer::{Error, StreamDecoder, Tokenizer};
 
@@ -181,4 +183,43 @@ fn cancelling_ends_the_work() {
     });
     assert_eq!(result, Err(Error::Cancelled));
     assert!(seen < 50_000, "{seen}");
+}
+
+/// Short texts over few characters, so that random vocabularies, merges and texts have to do with each other.
+fn scrap() -> impl Strategy<Value = String> {
+    let characters = ["a", "b", " ", "▁", "Ġ", "é", "Ã", "<", "\n", "Ċ", "<0x61>", "<0xZZ>", "<s>", "中", "\u{301}"];
+    prop::collection::vec(prop::sample::select(characters.to_vec()), 0..6).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn random_vocabularies_never_panic(
+        model in prop::sample::select(vec!["gpt2", "llama", "gemma4"]),
+        pre in prop::sample::select(vec!["llama-bpe", "gpt-2", "deepseek-llm", "tekken", "default", "?"]),
+        tokens in prop::collection::vec((scrap(), prop::sample::select(vec![1, 1, 1, 1, 2, 3, 4, 5, 7]), -3.0f32..3.0), 0..20),
+        merges in prop::collection::vec((scrap(), scrap()), 0..20),
+        texts in prop::collection::vec(scrap(), 1..4),
+        space_prefix in any::<bool>(),
+    ) {
+        let names: Vec<&str> = tokens.iter().map(|(text, ..)| text.as_str()).collect();
+        let types: Vec<i32> = tokens.iter().map(|(text, kind, _)| if text == "<0x61>" { 6 } else { *kind }).collect();
+        let scores: Vec<f32> = tokens.iter().map(|(.., score)| *score).collect();
+        let merges: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
+        let merges: Vec<&str> = merges.iter().map(String::as_str).filter(|merge| parts(merge.as_bytes()).is_ok()).collect();
+        let file = File::new(model, &names)
+            .with("pre", pre)
+            .with("token_type", kinds(&types))
+            .with("scores", floats(&scores))
+            .with("merges", strings(&merges))
+            .with("add_space_prefix", space_prefix);
+        let tokenizer = file.load().expect("odd, but nothing that is refused");
+        let text = texts.concat();
+        for options in [PLAIN, PARSED] {
+            if let Ok(ids) = tokenizer.encode(&text, options) {
+                prop_assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
+                prop_assert!(tokenizer.decode(&ids, true).is_ok());
+            }
+        }
+    }
 }

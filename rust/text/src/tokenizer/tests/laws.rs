@@ -82,6 +82,12 @@ proptest! {
     }
 }
 
+#[test]
+fn threads_may_share_a_tokenizer() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&open_shipped("tekken-made"));
+}
+
 /// Long texts use the cache of pieces: it must not change the ids.
 #[test]
 fn the_cache_changes_nothing() {

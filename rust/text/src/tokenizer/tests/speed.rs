@@ -42,6 +42,25 @@ fn worst() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Two megabytes of words made of Hindi syllables, so many that hardly one comes twice: slower than a real text.
+fn hindi() -> String {
+    let syllables = "क का की के को कर है हैं हिन् दी स्व तन् त्र ता में और भा र त सभी प्र दे श न ना नी ने म मा य या ल ला लि व वा वि ज्ञ श्र द्ध";
+    let syllables: Vec<&str> = syllables.split(' ').collect();
+    let mut state = 7u64;
+    let mut next = |n: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % n
+    };
+    let mut text = String::new();
+    while text.len() < 2 * MB {
+        for _ in 0..=next(4) {
+            text.push_str(syllables[next(syllables.len())]);
+        }
+        text.push_str(if next(12) == 0 { "। " } else { " " });
+    }
+    text
+}
+
 fn seconds(tokenizer: &Tokenizer, text: &str) -> f64 {
     let started = Instant::now();
     let ids = tokenizer.encode(text, PLAIN).expect("encodes");
@@ -50,13 +69,19 @@ fn seconds(tokenizer: &Tokenizer, text: &str) -> f64 {
     elapsed
 }
 
+/// Two seconds a megabyte. A machine that was busy with something else gets two more attempts.
+fn assert_in_time(tokenizer: &Tokenizer, text: &str, what: &str) {
+    let bound = 2.0 * text.len() as f64 / MB as f64;
+    let attempts: Vec<f64> = (0..3).map(|_| seconds(tokenizer, text)).take_while(|seconds| *seconds >= bound).collect();
+    assert!(attempts.len() < 3, "{what}: {attempts:?} s");
+}
+
 #[test]
 fn worst_texts_take_less_than_two_seconds_a_megabyte() {
     for name in ["gpt-4o-made", "tekken-made", "deepseek-v3-made"] {
         let tokenizer = open_shipped(name);
         for (what, text) in worst() {
-            let seconds = seconds(&tokenizer, &text);
-            assert!(seconds < 2.0 * text.len() as f64 / MB as f64, "{name}, {what}: {seconds} s");
+            assert_in_time(&tokenizer, &text, &format!("{name}, {what}"));
         }
     }
 }
@@ -67,8 +92,7 @@ fn worst_texts_on_published_vocabularies() {
     for name in ["llama-bpe", "qwen35", "deepseek-llm", "deepseek-coder", "gpt-2", "llama-spm", "gemma-4"] {
         let tokenizer = open(&folder.join(name));
         for (what, text) in worst() {
-            let seconds = seconds(&tokenizer, &text);
-            assert!(seconds < 2.0 * text.len() as f64 / MB as f64, "{name}, {what}: {seconds} s");
+            assert_in_time(&tokenizer, &text, &format!("{name}, {what}"));
         }
     }
 }
@@ -95,8 +119,7 @@ fn speed_in_megabytes_a_second() {
         text
     };
     let prose = std::env::var("FASTLLM_PROSE").ok().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_else(|| files("md"));
-    let hindi = "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है। उन्हें बुद्धि और अन्तरात्मा की देन प्राप्त है और परस्पर उन्हें भाईचारे के भाव से बर्ताव करना चाहिए।\n";
-    let mut texts = vec![("prose", prose), ("code", files("rs")), ("hindi", hindi.repeat(2 * MB / hindi.len()))];
+    let mut texts = vec![("prose", prose), ("code", files("rs")), ("hindi", hindi())];
     texts.extend(worst());
     for name in ["llama-bpe", "qwen2", "deepseek-llm", "deepseek-v3-made", "gpt-2", "llama-spm", "gemma-4"] {
         let started = Instant::now();

@@ -1,0 +1,56 @@
+//! The model as the engine sees it.
+use crate::decoder::{DecodeError, Decoder, Logits};
+use fastllm_model::batch::{Row, SequenceId};
+use fastllm_model::{Context, MAX_ROWS, Model, ModelError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// A model with its KV cache.
+#[derive(Debug)]
+pub struct ModelDecoder(Context);
+
+impl ModelDecoder {
+    /// A decoder without sequences; starts the model's threads.
+    ///
+    /// # Errors
+    /// If the model's heads do not fit a cache.
+    pub fn new(model: Arc<Model>) -> Result<ModelDecoder, ModelError> {
+        Ok(ModelDecoder(Context::new(model)?))
+    }
+}
+
+impl Decoder for ModelDecoder {
+    fn vocab_size(&self) -> usize {
+        self.0.model().config().vocab_size
+    }
+
+    fn context_length(&self) -> usize {
+        self.0.model().context_length()
+    }
+
+    fn max_rows(&self) -> usize {
+        MAX_ROWS
+    }
+
+    fn open(&mut self) -> Result<SequenceId, DecodeError> {
+        Ok(self.0.open())
+    }
+
+    fn close(&mut self, sequence: SequenceId) {
+        self.0.close(sequence);
+    }
+
+    fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<Logits<'_>, DecodeError> {
+        let vocab = self.vocab_size();
+        match self.0.forward(rows, cancel) {
+            Ok(logits) => Ok(Logits::new(logits, vocab)),
+            Err(ModelError::Cancelled) => Err(DecodeError::Cancelled),
+            Err(ModelError::OutOfMemory(e)) => Err(DecodeError::OutOfMemory { needed: e.bytes as u64, available: 0 }),
+            Err(e) => Err(DecodeError::Failed(Box::new(e))),
+        }
+    }
+
+    fn bytes_read(&self, rows: &[Row]) -> u64 {
+        self.0.bytes_read(rows) as u64
+    }
+}
