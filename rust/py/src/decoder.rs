@@ -2,7 +2,7 @@
 use crate::errors::{self, OrRaise};
 use crate::model::Model;
 use crate::process::Owned;
-use fastllm_engine::{Decoder as _, ModelDecoder};
+use fastllm_engine::{DecodeError, Decoder as _, ModelDecoder};
 use fastllm_model::batch::{Row, SequenceId};
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +69,7 @@ impl Decoder {
                 decoder.forward(pass, &cancel)?;
             }
             let seconds = start.elapsed().as_secs_f64();
-            Ok((seconds, passes.iter().map(|pass| decoder.bytes_read(pass)).sum()))
+            Ok::<_, DecodeError>((seconds, passes.iter().map(|pass| decoder.bytes_read(pass)).sum()))
         };
         let (result, raised) = py.detach(|| watched(work, &cancel));
         raised.map_or(Ok(()), Err)?;

@@ -3,7 +3,7 @@ use crate::errors::{self, OrRaise};
 use fastllm_engine::StopParams;
 use fastllm_engine::sampling::SamplingParams;
 use pyo3::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Options of a request, all of them in range.
@@ -36,7 +36,7 @@ impl Sampling {
         dry_base: f32,
         dry_allowed_length: u32,
         dry_penalty_last_n: Option<u32>,
-        dry_sequence_breakers: BTreeSet<u32>,
+        dry_sequence_breakers: Vec<u32>,
         xtc_probability: f32,
         xtc_threshold: f32,
         mirostat: u32,
@@ -63,7 +63,7 @@ impl Sampling {
             dry_base,
             dry_allowed_length,
             dry_penalty_last_n,
-            dry_sequence_breakers,
+            dry_sequence_breakers: dry_sequence_breakers.into_iter().collect(),
             xtc_probability,
             xtc_threshold,
             mirostat,
