@@ -14,7 +14,7 @@ Message = Mapping[str, Any]
 
 
 class ChatTemplate:
-    """A chat template in the Jinja dialect of Hugging Face. It can do nothing but make text, within limits of time and memory.
+    """A chat template in the Jinja dialect of Hugging Face. It can only make text, within limits.
 
     Args:
         source: The template.

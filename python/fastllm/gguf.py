@@ -11,7 +11,9 @@ from fastllm import _native
 
 __all__ = ["GGUFFile", "Metadata", "MetadataValue", "TensorInfo"]
 
-MetadataValue = Union[int, float, bool, str, bytes, list["MetadataValue"]]
+MetadataValue = Union[  # noqa: UP007 - it names itself
+    int, float, bool, str, bytes, list["MetadataValue"]
+]
 
 
 class Metadata(Mapping[str, MetadataValue]):

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastllm import _native
 from fastllm.chat import ChatTemplate, Message
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "Prompt"]
 
-Prompt = Union[str, Sequence[int]]
+Prompt = str | Sequence[int]
 T = TypeVar("T")
 
-# Requests of one call that are on their way at a time: enough to keep the engine busy, few enough to leave room for others.
+# Requests of one call that run or wait at a time: the engine is kept busy, and others find room in its queue.
 _WINDOW = 64
 # Characters from which on a prompt is tokenized outside the event loop.
 _LONG = 20_000
-_DEMO = Path(__file__).parent / "models" / "fastllm-tiny-q4_0.gguf"
+DEMO = Path(__file__).parent / "models" / "fastllm-tiny-q4_0.gguf"
 
 
 class Model:
@@ -105,7 +105,7 @@ class Model:
         The keywords are those of `Model`.
         """
         return cls(
-            _DEMO,
+            DEMO,
             context_length=context_length,
             threads=threads,
             prefill_threads=prefill_threads,
@@ -117,7 +117,7 @@ class Model:
     # Text
 
     @overload
-    def generate(
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
         self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
     ) -> Generation: ...
     @overload
@@ -173,7 +173,7 @@ class Model:
         return self._stream(_prompt(prompt), SamplingParams.resolve("stream", params, options), progress)
 
     @overload
-    async def agenerate(
+    async def agenerate(  # type: ignore[overload-overlap]  # a str is a sequence of str
         self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
     ) -> Generation: ...
     @overload
@@ -308,7 +308,7 @@ class Model:
         now: datetime | None = None,
         **variables: Any,
     ) -> str:
-        """The text of a conversation, as the file's chat template writes it. The arguments are those of `ChatTemplate.render`."""
+        """The text of a conversation, by the template of the file. The arguments are those of `ChatTemplate.render`."""
         return self.chat_template.render(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, now=now, **variables
         )
@@ -363,7 +363,7 @@ class Model:
             ParameterError: The text is too short, or the window is not 2 to the context length.
         """
         window = self.context_length if window is None else window
-        if not 2 <= window <= self.context_length:
+        if not 1 < window <= self.context_length:
             raise ParameterError(f"window = {window} is not allowed: 2 to {self.context_length}")
         ids = self.tokenizer.encode(text) if isinstance(text, str) else _ids(text)
         windows = (ids[at : at + window] for at in range(0, len(ids), window))

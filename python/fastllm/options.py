@@ -61,7 +61,7 @@ class SamplingParams:
         top_p: Keep the most likely tokens up to this total probability: 0 (one token) to 1 (all).
         min_p: Keep tokens at least this likely relative to the most likely one: 0 (all) to 1.
         typical_p: Keep the most typical tokens up to this total probability: 0 (one token) to 1 (all).
-        repetition_penalty: Divides the positive and multiplies the other logits of tokens of prompt and output; 1: none.
+        repetition_penalty: Divides positive and multiplies other logits of tokens of prompt and output; 1: none.
         presence_penalty: Subtracted from the logits of tokens of the output: -100 to 100.
         frequency_penalty: The same, times the number of their occurrences.
         dry_multiplier: Scale of the DRY penalty on repeated sequences: 0 (none) to 100.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "Chunk",
     "ChatChunk",
     "ChatReply",
+    "Chunk",
     "FinishReason",
     "Generation",
     "Timings",
@@ -109,7 +109,8 @@ class Generation:
     Attributes:
         text: The output, without what stopped it.
         token_ids: Its tokens.
-        finish_reason: "stop" (the model ended its text, or a stop string or token came), "length", "cancelled", "timeout".
+        finish_reason: "stop" (the model ended its text, or a stop string or token came), "length", "cancelled" or
+            "timeout".
         stop_reason: The stop string or the id of the token that ended the output, where one did.
         usage: Token counts.
         timings: Speed.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from fastllm import _native
 from fastllm.errors import InternalError
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncChatStream", "AsyncTokenStream", "ChatStream", "TokenStream"]
 
-C = TypeVar("C", Chunk, ChatChunk)
-R = TypeVar("R", Generation, ChatReply)
+C = TypeVar("C")
+R = TypeVar("R")
 Progress = Callable[[int, int], object]
 
 
@@ -42,8 +42,8 @@ class _Output(Generic[C, R]):
 
     def __init__(
         self,
-        chunk: type[C],
-        result: type[R],
+        chunk: Callable[[str, tuple[int, ...], tuple[TokenLogprob, ...] | None], C],
+        result: Callable[..., R],
         tokenizer: Tokenizer,
         params: SamplingParams,
         progress: Progress | None,
@@ -178,7 +178,7 @@ class ChatStream(_Stream[ChatChunk, ChatReply]):
 class _Loop:
     """Wakes the streams of one event loop: the engine writes to a pipe that the loop watches."""
 
-    _all: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
+    _all: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop]] = weakref.WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
@@ -221,15 +221,13 @@ class _Loop:
 
 
 class _AsyncStream(Generic[C, R]):
-    """A request for asyncio: an asynchronous iterator over chunks and context manager. It starts when it is first awaited.
+    """A request for asyncio: an iterator over chunks and a context manager. It starts when it is first awaited.
 
     Leaving an `async for` loop over it, leaving its `async with` block, dropping it, or cancelling the task that waits
     for it stops the work.
     """
 
-    def __init__(
-        self, output: _Output[C, R], submit: Callable[[_native.Waker], Awaitable[_native.Request]]
-    ) -> None:
+    def __init__(self, output: _Output[C, R], submit: Callable[[_native.Waker], Awaitable[_native.Request]]) -> None:
         self._output = output
         self._submit = submit
         self._request: _native.Request | None = None

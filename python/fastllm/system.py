@@ -6,7 +6,16 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["available_memory", "cgroup_cpus", "cgroup_memory", "cpu_name", "huge_pages", "physical_cores", "total_memory"]
+__all__ = [
+    "allowed_cpus",
+    "available_memory",
+    "cgroup_cpus",
+    "cgroup_memory",
+    "cpu_name",
+    "huge_pages",
+    "physical_cores",
+    "total_memory",
+]
 
 _CGROUP = Path("/sys/fs/cgroup")
 

@@ -73,7 +73,7 @@ fn os_error(py: Python<'_>, path: &Path, error: &io::Error, message: &str) -> Py
     let make = || {
         let class = py.import("fastllm.errors")?.getattr(class)?;
         match error.raw_os_error() {
-            Some(code) => class.call1((code, py.import("os")?.call_method1("strerror", (code,))?, path)),
+            Some(code) => class.call1((code, py.import("os")?.call_method1("strerror", (code,))?, path.as_os_str())),
             None => class.call1((message,)),
         }
     };
