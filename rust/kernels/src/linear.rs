@@ -290,28 +290,50 @@ impl Scratch {
     }
 }
 
-/// Bytes of unpacked codes that a task works on: half of a usual L2 cache.
+/// Bytes of unpacked codes that a task works on at most: a part of a usual L2 cache.
 const UNPACKED: usize = 256 << 10;
-/// Least bytes of weights of a task, so that claiming it costs nothing.
+/// Least bytes of packed weights of a task, so that claiming it costs nothing.
 const LEAST: usize = 32 << 10;
+
+/// Consecutive panels of one of the products.
+#[derive(Clone, Copy)]
+struct Piece {
+    product: usize,
+    first: usize,
+    count: usize,
+}
+
+/// Cuts the panels of all products into pieces that get smaller towards the end, so that threads finish together.
+fn pieces(products: &[Product<'_>], threads: usize) -> Vec<Piece> {
+    let panels = |p: &Product<'_>| p.weights.rows.div_ceil(ROWS);
+    let bytes = |p: &Product<'_>| p.weights.kind.panel_bytes(p.weights.cols).max(1);
+    let mut left: usize = products.iter().map(|p| panels(p) * bytes(p)).sum();
+    let mut pieces = Vec::new();
+    for (product, p) in products.iter().enumerate() {
+        let (panels, bytes) = (panels(p), bytes(p));
+        let wide = p.x.tiles().iter().any(|t| t.width == WIDE);
+        let most = if wide { (UNPACKED / (ROWS * p.weights.cols).max(1)).max(1) } else { panels };
+        let least = if wide { 1 } else { LEAST.div_ceil(bytes) };
+        let mut first = 0;
+        while first < panels {
+            let count = (left / (2 * threads * bytes)).max(least).min(most).min(panels - first);
+            pieces.push(Piece { product, first, count });
+            first += count;
+            left -= count * bytes;
+        }
+    }
+    pieces
+}
 
 /// Computes the products, sharing the work among the threads of `pool`. Stops early, with undefined outputs, once `cancel` is set.
 pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_>], cancel: &AtomicBool) {
-    let steps: Vec<usize> = products.iter().map(|p| step(p, pool.threads())).collect();
-    let tasks = |i: usize| products[i].weights.rows.div_ceil(ROWS).div_ceil(steps[i]);
-    let total = (0..products.len()).map(tasks).sum();
-    pool.run(total, |mut task, thread| {
+    let pieces = pieces(products, pool.threads());
+    pool.run(pieces.len(), |task, thread| {
         if cancel.load(Ordering::Relaxed) {
             return;
         }
-        let mut i = 0;
-        while task >= tasks(i) {
-            task -= tasks(i);
-            i += 1;
-        }
-        let Product { weights, matrix, x, y } = &products[i];
-        let first = task * steps[i];
-        let count = steps[i].min(weights.rows.div_ceil(ROWS) - first);
+        let Piece { product, first, count } = pieces[task];
+        let Product { weights, matrix, x, y } = &products[product];
         let mut codes = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
         let chunk = Chunk {
             panels: weights.panels(*matrix, first, count),
@@ -325,15 +347,6 @@ pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_
         };
         weights.kind.visit(Multiply { cpu, chunk });
     });
-}
-
-/// Panels of a task.
-fn step(p: &Product<'_>, threads: usize) -> usize {
-    let panels = p.weights.rows.div_ceil(ROWS);
-    let panel_bytes = p.weights.kind.panel_bytes(p.weights.cols).max(1);
-    let even = panels.div_ceil(8 * threads);
-    let cache = (UNPACKED / (ROWS * p.weights.cols).max(1)).max(1);
-    if p.x.tokens() > NARROW { even.min(cache).max(1) } else { even.max(LEAST / panel_bytes).max(1) }
 }
 
 /// Some panels times all tokens.

@@ -8,6 +8,8 @@ use fastllm_simd::{Isa, ROWS};
 
 /// Codes of a group, found in a packed block or unpacked before.
 pub trait Codes<F: Format>: Copy {
+    /// Whether the panel comes from memory, rather than from a cache.
+    const STREAMED: bool;
     /// The 32 columns of group `group` of `block`, which is group `index` of the panel.
     fn get<I: Isa>(self, isa: I, block: &F::Block, row: usize, group: usize, index: usize) -> [I::U8; 8];
 }
@@ -17,6 +19,7 @@ pub trait Codes<F: Format>: Copy {
 pub struct Packed;
 
 impl<F: Format> Codes<F> for Packed {
+    const STREAMED: bool = true;
     #[inline(always)]
     fn get<I: Isa>(self, isa: I, block: &F::Block, row: usize, group: usize, _: usize) -> [I::U8; 8] {
         F::codes(isa, block, row, group)
@@ -28,6 +31,7 @@ impl<F: Format> Codes<F> for Packed {
 pub struct Unpacked<'a>(pub &'a [Bytes]);
 
 impl<F: Format> Codes<F> for Unpacked<'_> {
+    const STREAMED: bool = false;
     #[inline(always)]
     fn get<I: Isa>(self, isa: I, _: &F::Block, row: usize, _: usize, index: usize) -> [I::U8; 8] {
         bytes(isa, &self.0[index].0, row)
@@ -51,6 +55,7 @@ pub fn tile<F: Format, I: Isa, C: Codes<F>, const W: usize, const N: usize>(
     let x = x.as_chunks::<W>().0;
     assert!(parts <= MAX_PARTS && first + N <= W);
     let mut y = [[isa.splat(0.0); N]; MAX_PARTS];
+    let bytes: &[u8] = bytemuck::cast_slice(panel);
     for (s, blocks) in panel.chunks(SUPER / F::COLS).enumerate() {
         let x: &[Block; N] = x[s][first..].first_chunk().expect("a tile holds N tokens from `first` on");
         for p in 0..parts {
@@ -60,6 +65,9 @@ pub fn tile<F: Format, I: Isa, C: Codes<F>, const W: usize, const N: usize>(
                 let mut acc = [isa.splat(0.0); N];
                 for group in 0..groups {
                     let at = b * groups + group;
+                    if C::STREAMED && p == 0 {
+                        prefetch::<F, I>(isa, bytes, s * SUPER / GROUP + at);
+                    }
                     let codes = codes.get(isa, block, row, group, s * SUPER / GROUP + at);
                     let dot = group_dot::<F, I, N>(isa, block, row, group, &codes, x, at);
                     for t in 0..N {
@@ -92,6 +100,21 @@ pub fn tile<F: Format, I: Isa, C: Codes<F>, const W: usize, const N: usize>(
         }
     }
     out
+}
+
+/// Bytes between a read and the prefetch that serves it.
+const AHEAD: usize = 2048;
+
+/// Asks for the bytes of one group, `AHEAD` bytes further on: also across the end of the panel, where the next one starts. Spread over
+/// the groups, since requests in bursts are lost. The hardware's own prefetcher stops at the end of a page.
+#[inline(always)]
+fn prefetch<F: Format, I: Isa>(isa: I, panel: &[u8], group: usize) {
+    let per_group = size_of::<F::Block>() * GROUP / F::COLS;
+    let mut line = (group * per_group).next_multiple_of(64);
+    while line < (group + 1) * per_group {
+        isa.prefetch(panel, line + AHEAD);
+        line += 64;
+    }
 }
 
 /// The 32 columns of a group times the activations, with the integer scales: an exact integer below 2^24.

@@ -79,12 +79,12 @@ impl Attend<'_> {
     /// The next tile of `rest` rows that are left; returns its height.
     #[inline(always)]
     fn tallest_tile<C: Cache, I: Isa>(&mut self, isa: I, chunk: usize, row: usize, rest: usize) -> usize {
-        // Tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2; and 5 rows are 3 + 2, which spares the code of a sixth tile.
-        match rest.div_ceil(rest.div_ceil(ROWS)) {
-            1 => self.tile::<C, I, 1>(isa, chunk, row),
-            2 => self.tile::<C, I, 2>(isa, chunk, row),
-            3 | 5 => self.tile::<C, I, 3>(isa, chunk, row),
-            4 => self.tile::<C, I, 4>(isa, chunk, row),
+        // Tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2. To spare the code of a tile of 5, 5 rows are 3 + 2, and 10 are 6 + 4.
+        match (rest.div_ceil(rest.div_ceil(ROWS)), rest) {
+            (1, _) => self.tile::<C, I, 1>(isa, chunk, row),
+            (2, _) => self.tile::<C, I, 2>(isa, chunk, row),
+            (3, _) | (5, 5) => self.tile::<C, I, 3>(isa, chunk, row),
+            (4, _) => self.tile::<C, I, 4>(isa, chunk, row),
             _ => self.tile::<C, I, 6>(isa, chunk, row),
         }
     }

@@ -1,9 +1,7 @@
 //! Llama 1 to 3, Mistral 7B, Yi, and with experts Mixtral: `general.architecture` "llama".
 use super::keys::Keys;
 use crate::ModelError;
-use crate::config::{
-    AttentionConfig, Config, ExpertsConfig, FeedForwardConfig, LayerConfig, Pairing, RopeConfig, RopeScaling,
-};
+use crate::config::{AttentionConfig, Config, ExpertsConfig, FeedForwardConfig, LayerConfig, Pairing, RopeConfig, RopeScaling};
 use crate::error::invalid;
 use crate::weights::{Declared, Tensors, Weights};
 use fastllm_gguf::GgufFile;
