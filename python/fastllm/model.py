@@ -7,7 +7,7 @@ import math
 import operator
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # Requests of one call that run or wait at a time: the engine is kept busy, and others find room in its queue.
 _WINDOW = 64
+# Iterable, but in no order or of no ids.
+_NO_PROMPT = (bytes, bytearray, Mapping, Set)
 # Characters from which on a prompt is tokenized outside the event loop.
 _LONG = 20_000
 DEMO = Path(__file__).parent / "models" / "fastllm-tiny-q4_0.gguf"
@@ -555,14 +557,14 @@ def _ids(ids: Iterable[int]) -> list[int]:
 def _prompt(prompt: Any) -> Prompt:
     if isinstance(prompt, str):
         return prompt
-    if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
+    if isinstance(prompt, _NO_PROMPT) or not isinstance(prompt, Iterable):
         raise TypeError(f"a prompt must be a str or a sequence of token ids, not {type(prompt).__name__}")
     return _ids(prompt)
 
 
 def _prompts(prompt: Any) -> tuple[list[Prompt], bool]:
     """The prompts, and whether it is a single one."""
-    if isinstance(prompt, (str, bytes)) or not isinstance(prompt, Iterable):
+    if isinstance(prompt, (str, *_NO_PROMPT)) or not isinstance(prompt, Iterable):
         return [_prompt(prompt)], True
     items = list(prompt)
     if items and all(hasattr(item, "__index__") for item in items):

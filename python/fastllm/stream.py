@@ -289,7 +289,11 @@ class _AsyncStream(Generic[C, R]):
             self._loop = _Loop.running()
             self._news = self._loop.add()
         if self._request is None:
-            self._request = await self._submit(self._loop.waker)
+            try:
+                self._request = await self._submit(self._loop.waker)
+            except BaseException:
+                self._leave()
+                raise
             if self._cancelled:
                 self._request.cancel()
         while True:
