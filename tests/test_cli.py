@@ -188,7 +188,7 @@ def test_doctor():
         (("generate", "x", "--top-p", "3"), "top_p"),
         (("generate", "x", "--isa", "sse9"), "sse9"),
         (("generate", "x", "--threads", "0"), "threads"),
-        (("generate", "word " * 1000), "1000"),
+        (("generate", "word " * 1000), "the context holds 512"),
         (("chat", "none.gguf"), "none.gguf"),
         (("inspect", os.devnull), "regular"),
         (("plan", __file__), "not a GGUF file"),

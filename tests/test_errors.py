@@ -71,11 +71,15 @@ def test_prompts_that_are_none(model):
             model.generate(prompt)
 
 
+def start(coroutine):
+    """A coroutine says what is wrong with its arguments when it starts."""
+    coroutine.send(None)
+
+
 def test_an_unknown_keyword_is_a_type_error(model):
     for call in (model.generate, model.stream, model.agenerate, model.astream):
         with pytest.raises(TypeError, match=r"unexpected keyword argument 'temprature'; did you mean 'temperature'"):
-            result = call("x", temprature=1)
-            result.send(None)  # a coroutine says so when it runs
+            start(call("x", temprature=1))
     with pytest.raises(TypeError, match="tool_choice"):
         model.chat([{"role": "user", "content": "x"}], tool_choice="auto")
     with pytest.raises(TypeError):

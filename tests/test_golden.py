@@ -29,10 +29,8 @@ def test_logits_and_greedy_ids(name):
 @pytest.mark.parametrize("name", ["model-f32.gguf", "model-f16.gguf"])
 def test_stories_are_told_as_by_the_checkpoint(shared, name):
     golden = json.loads(shared("golden/stories260K/golden.json").read_text(encoding="utf-8"))
-    cases = golden["files"][name]
-    cases = cases["prompts"] if isinstance(cases, dict) else cases
     with Model(shared(f"golden/stories260K/{name}"), kv_dtype="f32") as model:
-        for case in cases:
+        for case in golden["files"][name]["prompts"]:
             ids = case["prompt_ids"]
             out = model.generate(ids, max_tokens=200, temperature=0, ignore_eos=True)
             assert list(out.token_ids) == case["gen_ids"][:200]

@@ -130,7 +130,7 @@ def test_the_interpreter_exits_while_threads_stream(daemon):
         "stream = model.stream('Once', ignore_eos=True); next(stream); del model",
         "stream = model.stream('Once', ignore_eos=True); next(stream); model.close()",
         "streams = [model.stream('Once', ignore_eos=True) for _ in range(200)]",
-        "stream = model.stream('Once', ignore_eos=True); model.me = stream; stream.me = model; next(stream); del model, stream",
+        "model.me = stream = model.stream('Once', ignore_eos=True); stream.me = model; next(stream); del model, stream",
         "stream = iter(model.stream('Once', ignore_eos=True)); next(stream); del model",
         "import os; os.kill(os.getpid(), 15)",
     ],
@@ -158,7 +158,7 @@ def test_an_event_loop_ends_with_streams_under_way():
 
 
 def test_nothing_leaks_over_many_models_and_requests():
-    code, out, err = run("""
+    _, out, err = run("""
         import gc, os, resource, threading
         import fastllm
         def counts():

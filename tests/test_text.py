@@ -23,6 +23,7 @@ def check(folder):
     return tokenizer, cases
 
 
+@pytest.mark.filterwarnings("ignore::fastllm.FastLLMWarning")
 @pytest.mark.parametrize("name", MADE)
 def test_made_vocabularies(name):
     tokenizer, cases = check(ROOT / "tests/data/tokenizers" / name)
@@ -89,7 +90,9 @@ def test_published_templates(shared):
         template = ChatTemplate(source, bos_token=case["bos_token"], eos_token=case["eos_token"])
         now = datetime.fromisoformat(case["date"])
         arguments = {"tools": case["tools"], "add_generation_prompt": case["add_generation_prompt"], "now": now}
-        if case.get("output") is None:
+        if "lenient_output" in case:  # the reference fails for a reason of its own
+            assert template.render(case["messages"], **arguments, **case["kwargs"]) == case["lenient_output"]
+        elif "output" not in case:
             with pytest.raises(fastllm.TemplateError):
                 template.render(case["messages"], **arguments, **case["kwargs"])
         else:
@@ -109,7 +112,7 @@ def test_template_values():
         deep = [deep]
     with pytest.raises(ValueError, match="deep"):
         template.render(messages, x=deep)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="NaN"):
         template.render(messages, x=float("nan"))
 
 
@@ -144,6 +147,6 @@ def test_a_vocabulary_is_no_model(tmp_path):
     file = fastllm.GGUFFile(path)
     assert file.tensors == ()
     assert "tokenizer.ggml.tokens" in file.metadata
+    (tmp_path / "x.gguf").write_bytes(path.read_bytes().replace(b"tokenizer.ggml.model", b"tokenizer.ggml.modem"))
     with pytest.raises(fastllm.ModelFormatError):
-        (tmp_path / "x.gguf").write_bytes(path.read_bytes().replace(b"tokenizer.ggml.model", b"tokenizer.ggml.modem"))
         Tokenizer.from_gguf(tmp_path / "x.gguf")

@@ -7,7 +7,8 @@ import math
 import operator
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -36,7 +37,7 @@ T = TypeVar("T")
 # Requests of one call that run or wait at a time: the engine is kept busy, and others find room in its queue.
 _WINDOW = 64
 # Iterable, but in no order or of no ids.
-_NO_PROMPT = (bytes, bytearray, Mapping, Set)
+_NO_PROMPT = (bytes, bytearray, Mapping, AbstractSet)
 # Characters from which on a prompt is tokenized outside the event loop.
 _LONG = 20_000
 DEMO = Path(__file__).parent / "models" / "fastllm-tiny-q4_0.gguf"

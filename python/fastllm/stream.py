@@ -285,6 +285,8 @@ class _AsyncStream(Generic[C, R]):
         return None
 
     async def _event(self) -> _native.Prefill | _native.Token | _native.Finished:
+        if self._failed:
+            raise InternalError("the request has ended with an error before")
         if self._loop is None or self._news is None:
             self._loop = _Loop.running()
             self._news = self._loop.add()
@@ -298,8 +300,6 @@ class _AsyncStream(Generic[C, R]):
                 self._request.cancel()
         while True:
             self._news.clear()
-            if self._failed:
-                raise InternalError("the request has ended with an error before")
             try:
                 event = self._request.next(wait=False)
             except BaseException:

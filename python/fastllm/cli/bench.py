@@ -39,7 +39,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "bench",
         help="measure speed",
-        description="Measures prompts (pp) and decoding (tg) with random tokens. Lists, as -p 128,512, give a test each.",
+        description="Measures prompts (pp) and decoding (tg) with random tokens. Lists (-p 128,512) give a test each.",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a GGUF file (default: the embedded demo model)")
     parser.add_argument(

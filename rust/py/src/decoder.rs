@@ -20,8 +20,8 @@ pub struct Decoder {
 
 type Rows = Vec<(u32, u32, u32, bool)>;
 
-fn rows(rows: &Rows) -> Vec<Row> {
-    rows.iter().map(|&(sequence, position, token, logits)| Row { sequence: SequenceId(sequence), position, token, logits }).collect()
+fn rows(rows: Rows) -> Vec<Row> {
+    rows.into_iter().map(|(sequence, position, token, logits)| Row { sequence: SequenceId(sequence), position, token, logits }).collect()
 }
 
 impl Decoder {
@@ -48,7 +48,7 @@ impl Decoder {
 
     /// A new sequence.
     fn open(&self, py: Python<'_>) -> PyResult<u32> {
-        self.with(py, |decoder| decoder.open())?.map(|id| id.0).or_raise(py)
+        self.with(py, fastllm_engine::Decoder::open)?.map(|id| id.0).or_raise(py)
     }
 
     /// Ends a sequence.
@@ -59,7 +59,7 @@ impl Decoder {
     /// Runs passes of rows (sequence, position, token, whether its logits are wanted) one after the other. Returns the seconds that
     /// they took together, and the bytes of weights and KV cache that they read.
     fn run(&self, py: Python<'_>, passes: Vec<Rows>) -> PyResult<(f64, u64)> {
-        let passes: Vec<_> = passes.iter().map(rows).collect();
+        let passes: Vec<_> = passes.into_iter().map(rows).collect();
         let cancel = AtomicBool::new(false);
         let inner = self.inner.get(py)?;
         let work = || {

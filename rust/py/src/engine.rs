@@ -1,10 +1,10 @@
 //! `Engine`: accepts requests.
-use crate::errors::OrRaise;
+use crate::errors::{self, OrRaise};
 use crate::model::Model;
 use crate::process::Owned;
 use crate::request::{Request, TokenPieces};
 use crate::sampling::Sampling;
-use crate::tokenizer::{SignalCheck, Tokenizer, ids};
+use crate::tokenizer::{Tokenizer, ids};
 use crate::waker::Waker;
 use fastllm_engine::{self as engine, EngineOptions, ModelDecoder};
 use fastllm_text::tokenizer;
@@ -35,9 +35,10 @@ fn remember(engine: &Arc<engine::Engine>) {
 /// A model with the thread that runs it.
 #[pyclass(frozen, module = "fastllm._native")]
 pub struct Engine {
-    engine: Owned<Arc<engine::Engine>>,
+    inner: Owned<Arc<engine::Engine>>,
     tokenizer: Arc<tokenizer::Tokenizer>,
     end_of_generation: Arc<[u32]>,
+    vocab_size: usize,
 }
 
 #[pymethods]
@@ -48,18 +49,23 @@ impl Engine {
         let engine = Arc::new(engine::Engine::start(decoder, EngineOptions::default()).or_raise(py)?);
         remember(&engine);
         let tokenizer = Arc::clone(&tokenizer.inner);
-        Ok(Engine { engine: Owned::new(engine), end_of_generation: tokenizer.end_of_generation().into(), tokenizer })
+        Ok(Engine {
+            inner: Owned::new(engine),
+            end_of_generation: tokenizer.end_of_generation().into(),
+            vocab_size: model.inner.config().vocab_size,
+            tokenizer,
+        })
     }
 
     /// Queues a request; `waker` hears of its events.
     fn submit(&self, prompt: &Bound<'_, PyAny>, sampling: &Sampling, waker: Option<&Waker>) -> PyResult<Request> {
         let py = prompt.py();
-        let engine = self.engine.get(py)?;
+        let engine = self.inner.get(py)?;
         let prompt = ids(prompt)?;
         let request = engine::Request {
             pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt)),
             prompt,
-            sampling: sampling.sampling.clone(),
+            sampling: sampling.params.clone(),
             stop: sampling.stop.clone(),
             max_tokens: sampling.max_tokens,
             timeout: sampling.timeout,
@@ -73,47 +79,65 @@ impl Engine {
     /// The logits after every id, as the bytes of float32 `[len, vocab]`.
     fn logits<'py>(&self, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyByteArray>> {
         let py = ids.py();
-        let (engine, ids) = (self.engine.get(py)?, self::ids(ids)?);
-        let mut signals = SignalCheck::new();
-        let logits = py.detach(|| engine.logits(ids, || !signals.go_on()));
-        signals.into_result()?;
-        let logits = logits.or_raise(py)?;
-        PyByteArray::new_with(py, logits.len() * size_of::<f32>(), |bytes| {
-            for (to, from) in bytes.chunks_exact_mut(size_of::<f32>()).zip(&logits) {
-                to.copy_from_slice(&from.to_ne_bytes());
-            }
-            Ok(())
-        })
+        let ids = self::ids(ids)?;
+        let bytes = ids.len().saturating_mul(self.vocab_size).saturating_mul(size_of::<f32>());
+        let logits = self.visit(py, ids, bytes, |out: &mut Vec<u8>, _, logits| {
+            out.extend(logits.iter().flat_map(|x| x.to_ne_bytes()));
+        })?;
+        Ok(PyByteArray::new(py, &logits))
     }
 
     /// The log-probability of every id but the first, given those before it.
-    fn logprobs(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
-        let (engine, ids) = (self.engine.get(py)?, self::ids(ids)?);
+    fn logprobs(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
+        let py = ids.py();
+        let ids = self::ids(ids)?;
         let next = ids.get(1..).unwrap_or_default().to_vec();
-        let logprobs = Arc::new(Mutex::new(Vec::with_capacity(next.len())));
-        let sink = Arc::clone(&logprobs);
-        let visit = move |position: usize, logits: &[f32]| {
-            if let Some(&id) = next.get(position) {
-                sink.lock().unwrap_or_else(PoisonError::into_inner).push(log_softmax_at(logits, id as usize));
-            }
-        };
-        let handle = engine.submit_logits(ids, Box::new(visit), None).or_raise(py)?;
-        let request = Request::new(handle, Arc::clone(engine));
-        request.finish(py)?;
-        Ok(std::mem::take(&mut *logprobs.lock().unwrap_or_else(PoisonError::into_inner)))
+        self.visit(py, ids, next.len(), move |out: &mut Vec<f64>, position, logits| {
+            out.extend(next.get(position).map(|id| log_softmax_at(logits, *id as usize)));
+        })
     }
 
     /// Requests that run, requests that wait, and tokens that went through the model.
     fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize, u64)> {
-        let stats = self.engine.get(py)?.stats();
+        let stats = self.inner.get(py)?.stats();
         Ok((stats.running, stats.waiting, stats.computed_tokens))
     }
 
     /// Ends all requests and threads, and frees the KV cache.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let engine = self.engine.get(py)?;
+        let engine = self.inner.get(py)?;
         py.detach(|| engine.shutdown());
         Ok(())
+    }
+}
+
+impl Engine {
+    /// What `visit(out, position, logits)` makes of the logits after every id: at most `len` elements.
+    fn visit<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ids: Vec<u32>,
+        len: usize,
+        mut visit: impl FnMut(&mut Vec<T>, usize, &[f32]) + Send + 'static,
+    ) -> PyResult<Vec<T>> {
+        let engine = self.inner.get(py)?;
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&out);
+        let mut reserved = false;
+        // Reserved on the first call: by then the ids were found to fit the context.
+        let visitor = move |position: usize, logits: &[f32]| {
+            let mut out = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            if !reserved {
+                reserved = out.try_reserve_exact(len).is_ok();
+            }
+            if reserved {
+                visit(&mut out, position, logits);
+            }
+        };
+        let handle = engine.submit_logits(ids, Box::new(visitor), None).or_raise(py)?;
+        Request::new(handle, Arc::clone(engine)).finish(py)?;
+        let out = std::mem::take(&mut *out.lock().unwrap_or_else(PoisonError::into_inner));
+        if out.len() == len { Ok(out) } else { Err(errors::out_of_memory(py, format!("no memory for {len} results"))) }
     }
 }
 

@@ -1,5 +1,5 @@
 //! The one place where errors become Python exceptions: classes of `fastllm.errors`, each also the built-in that fits.
-use fastllm_engine::{DecodeError, Failure, ParamError, RunError, StartError, SubmitError};
+use fastllm_engine::{DecodeError, Failure, ParamError, StartError, SubmitError};
 use fastllm_gguf as gguf;
 use fastllm_model::ModelError;
 use fastllm_text::{chat, tokenizer};
@@ -56,6 +56,11 @@ pub fn forked(py: Python<'_>, owner: u32) -> PyErr {
 /// An option outside its range.
 pub fn parameter(py: Python<'_>, message: impl std::fmt::Display) -> PyErr {
     raise(py, "ParameterError", message)
+}
+
+/// A result that does not fit into memory.
+pub fn out_of_memory(py: Python<'_>, message: impl std::fmt::Display) -> PyErr {
+    raise(py, "OutOfMemoryError", message)
 }
 
 /// A bug of the core.
@@ -175,17 +180,6 @@ impl IntoPyErr for Failure {
             Failure::Sample(error) => raise(py, "SamplingError", error),
             Failure::Panicked { .. } => raise(py, "InternalError", self),
             Failure::ShutDown => closed(py),
-        }
-    }
-}
-
-impl IntoPyErr for RunError {
-    fn into_py_err(self, py: Python<'_>) -> PyErr {
-        match self {
-            RunError::Submit(error) => error.into_py_err(py),
-            RunError::Failed(error) => error.into_py_err(py),
-            RunError::OutOfMemory { .. } => raise(py, "OutOfMemoryError", self),
-            RunError::Cancelled => raise(py, "CancelledError", self),
         }
     }
 }

@@ -43,10 +43,11 @@ impl Model {
         prefill_threads: Option<usize>,
         kv_dtype: &str,
         context_length: Option<usize>,
-        progress: Option<Py<PyAny>>,
+        progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Model> {
         let options = LoadOptions { isa, threads, prefill_threads, cache_type: cache_type(py, kv_dtype)?, context_length };
         let file = Arc::clone(&file.file);
+        let progress = progress.map(|progress| progress.clone().unbind());
         let mut raised = None;
         let mut report = |done: usize, total: usize| {
             let result = Python::attach(|py| {

@@ -115,7 +115,10 @@ impl Request {
 
     /// Waits for the end, whatever comes before.
     pub(crate) fn finish(&self, py: Python<'_>) -> PyResult<()> {
-        while self.take(py, true)?.is_some() {}
+        while self.take(py, true)?.is_some() {
+            // Events may come faster than a slice passes.
+            py.check_signals()?;
+        }
         Ok(())
     }
 

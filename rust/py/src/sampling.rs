@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Options of a request, all of them in range.
 #[pyclass(frozen, module = "fastllm._native")]
 pub struct Sampling {
-    pub(crate) sampling: SamplingParams,
+    pub(crate) params: SamplingParams,
     pub(crate) stop: StopParams,
     pub(crate) max_tokens: Option<u32>,
     pub(crate) timeout: Option<Duration>,
@@ -50,7 +50,7 @@ impl Sampling {
         logprobs: Option<u32>,
         timeout: Option<f64>,
     ) -> PyResult<Sampling> {
-        let sampling = SamplingParams {
+        let params = SamplingParams {
             temperature,
             top_k,
             top_p,
@@ -73,13 +73,13 @@ impl Sampling {
             logprobs,
             seed,
         };
-        sampling.validate().or_raise(py)?;
+        params.validate().or_raise(py)?;
         let stop = StopParams { strings: stop, token_ids: stop_token_ids, ignore_eos };
         stop.validate().or_raise(py)?;
         let seconds = |s: f64| {
             let duration = Duration::try_from_secs_f64(s).ok().filter(|d| !d.is_zero());
             duration.ok_or_else(|| errors::parameter(py, format!("timeout = {s} is not allowed: seconds above 0")))
         };
-        Ok(Sampling { sampling, stop, max_tokens, timeout: timeout.map(seconds).transpose()? })
+        Ok(Sampling { params, stop, max_tokens, timeout: timeout.map(seconds).transpose()? })
     }
 }
