@@ -191,6 +191,7 @@ def test_import_is_quick_and_loads_no_dependency():
     """)
     assert code == 0, err
     seconds, loaded = out.splitlines()
+    assert "asyncio" not in loaded
     assert "numpy" not in loaded
     assert "rich" not in loaded
     assert float(seconds) < 1.0

@@ -1,4 +1,4 @@
-"""The types are what they say: stubs match the extension, the package passes strict checking."""
+"""The types are what they say: stubs match the extension, and users see them."""
 
 import subprocess
 import sys
@@ -16,11 +16,6 @@ def run(*command):
 def test_stubs_match_the_extension():
     pytest.importorskip("mypy")
     run("mypy.stubtest", "fastllm._native")
-
-
-def test_the_package_is_strictly_typed():
-    pytest.importorskip("mypy")
-    run("mypy", "--strict", "python/fastllm")
 
 
 def test_users_see_the_types(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import operator
 import os
@@ -190,6 +189,8 @@ class Model:
         **options: Unpack[SamplingOptions],
     ) -> Generation | list[Generation]:
         """`generate` for asyncio. Cancelling the task stops the work."""
+        import asyncio  # noqa: PLC0415 - `import fastllm` is quick
+
         resolved = SamplingParams.resolve("agenerate", params, options)
         prompts, single = _prompts(prompt)
         if single:
@@ -473,6 +474,8 @@ class Model:
         return TokenStream(*self._start(self._encode(prompt), params, Chunk, Generation, progress))
 
     def _astream(self, prompt: Prompt, params: SamplingParams) -> AsyncTokenStream:
+        import asyncio  # noqa: PLC0415
+
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
@@ -575,6 +578,8 @@ def _prompts(prompt: Any) -> tuple[list[Prompt], bool]:
 
 async def _gather(work: list[Any]) -> list[Any]:
     """The results in order; when one fails, or the task is cancelled, the others are stopped."""
+    import asyncio  # noqa: PLC0415
+
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,6 +22,7 @@ from fastllm.results import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
     from types import TracebackType
 
     from typing_extensions import Self
@@ -188,6 +188,8 @@ class _Loop:
 
     @classmethod
     def running(cls) -> _Loop:
+        import asyncio  # noqa: PLC0415 - `import fastllm` is quick
+
         loop = asyncio.get_running_loop()
         found = cls._all.get(loop)
         if found is None:
@@ -195,11 +197,15 @@ class _Loop:
         return found
 
     def add(self) -> asyncio.Event:
+        import asyncio  # noqa: PLC0415
+
         news = asyncio.Event()
         self._streams.add(news)
         return news
 
     def remove(self, news: asyncio.Event) -> None:
+        import asyncio  # noqa: PLC0415
+
         loop = self._loop()
         if loop is None or loop.is_closed():
             return
