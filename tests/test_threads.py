@@ -45,7 +45,7 @@ def test_a_waiting_thread_does_not_hold_the_interpreter(model):
     count = 0
 
     def generate():
-        model.generate([[5] * 400] * 30, max_tokens=20)
+        model.generate([[5] * 400] * 4, max_tokens=20)
         done.set()
 
     thread = threading.Thread(target=generate)
@@ -53,4 +53,4 @@ def test_a_waiting_thread_does_not_hold_the_interpreter(model):
     while not done.is_set():
         count += 1
     thread.join()
-    assert count > 1000
+    assert count > 100
