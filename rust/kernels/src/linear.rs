@@ -3,7 +3,7 @@ use crate::activation::{Activations, Forms, NARROW, Tile, WIDE, dense_cols};
 use crate::buffer::{AlignedVec, Columns, Line, OutOfMemory};
 use crate::dense::{self, Bf16, Element, F16, F32};
 use crate::format::{Bytes, Format, GROUP, Quantized, RowBlock, Visitor};
-use crate::matmul;
+use crate::matmul::{self, TileSums};
 use crate::pool::Pool;
 use bytemuck::Zeroable;
 use fastllm_simd::tiles::Tiles;
@@ -278,10 +278,18 @@ impl<'a> Product<'a> {
     }
 }
 
-/// Unpacked codes of a chunk of panels, one per thread.
+/// Memory for the products of many tokens, one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    threads: Vec<Mutex<AlignedVec<Bytes>>>,
+    threads: Vec<Mutex<Unpacked>>,
+}
+
+/// What a thread keeps of a chunk of panels.
+#[derive(Debug, Default)]
+struct Unpacked {
+    codes: AlignedVec<Bytes>,
+    /// Running sums, where panels take turns.
+    sums: Vec<TileSums>,
 }
 
 impl Scratch {
@@ -291,8 +299,9 @@ impl Scratch {
     }
 }
 
-/// Bytes of unpacked codes that a task works on at most: a part of a usual L2 cache.
+/// Bytes of unpacked codes that a task works on at most: a part of a usual L2 cache, and half of that of CPUs with matrix tiles.
 const UNPACKED: usize = 256 << 10;
+const UNPACKED_TILED: usize = 1 << 20;
 /// Least bytes of packed weights of a task, so that claiming it costs nothing.
 const LEAST: usize = 32 << 10;
 
@@ -305,7 +314,8 @@ struct Piece {
 }
 
 /// Cuts the panels of all products into pieces that get smaller towards the end, so that threads finish together.
-fn pieces(products: &[Product<'_>], threads: usize) -> Vec<Piece> {
+fn pieces(cpu: Cpu, products: &[Product<'_>], threads: usize) -> Vec<Piece> {
+    let unpacked = if cpu.has_tiles() { UNPACKED_TILED } else { UNPACKED };
     let panels = |p: &Product<'_>| p.weights.rows.div_ceil(ROWS);
     let bytes = |p: &Product<'_>| p.weights.kind.panel_bytes(p.weights.cols).max(1);
     let mut left: usize = products.iter().map(|p| panels(p) * bytes(p)).sum();
@@ -313,7 +323,7 @@ fn pieces(products: &[Product<'_>], threads: usize) -> Vec<Piece> {
     for (product, p) in products.iter().enumerate() {
         let (panels, bytes) = (panels(p), bytes(p));
         let wide = p.x.tiles().iter().any(|t| t.width == WIDE);
-        let most = if wide { (UNPACKED / (ROWS * p.weights.cols).max(1)).max(1) } else { panels };
+        let most = if wide { (unpacked / (ROWS * p.weights.cols).max(1)).max(1) } else { panels };
         let least = if wide { 1 } else { LEAST.div_ceil(bytes) };
         let mut first = 0;
         while first < panels {
@@ -328,14 +338,14 @@ fn pieces(products: &[Product<'_>], threads: usize) -> Vec<Piece> {
 
 /// Computes the products, sharing the work among the threads of `pool`. Stops early, with undefined outputs, once `cancel` is set.
 pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_>], cancel: &AtomicBool) {
-    let pieces = pieces(products, pool.threads());
+    let pieces = pieces(cpu, products, pool.threads());
     pool.run(pieces.len(), |task, thread| {
         if cancel.load(Ordering::Relaxed) {
             return;
         }
         let Piece { product, first, count } = pieces[task];
         let Product { weights, matrix, x, y } = &products[product];
-        let mut codes = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unpacked = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
         let chunk = Chunk {
             panels: weights.panels(*matrix, first, count),
             count,
@@ -343,7 +353,7 @@ pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_
             cols: weights.cols,
             x,
             y,
-            codes: &mut codes,
+            unpacked: &mut unpacked,
             tiles: x.tiles(),
         };
         weights.kind.visit(Multiply { cpu, chunk });
@@ -358,7 +368,7 @@ struct Chunk<'a, 'b> {
     cols: usize,
     x: &'a Activations,
     y: &'a Columns<'b, f32>,
-    codes: &'a mut AlignedVec<Bytes>,
+    unpacked: &'a mut Unpacked,
     tiles: &'a [Tile],
 }
 
@@ -448,7 +458,7 @@ impl<F: Format> Kernel for QuantizedChunk<'_, '_, F> {
                     1 => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, 1>(isa, panel, x)),
                     NARROW => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, NARROW>(isa, panel, x)),
                     _ => {
-                        let codes = &chunk.codes[p * groups..][..groups];
+                        let codes = &chunk.unpacked.codes[p * groups..][..groups];
                         for first in (0..WIDE).step_by(I::TOKENS) {
                             if I::TOKENS == 8 {
                                 chunk.store(p, tile.first + first, tile, &matmul::wide::<F, I, 8>(isa, panel, codes, x, first));
@@ -468,17 +478,20 @@ impl<F: Format> TileKernel for &mut QuantizedChunk<'_, '_, F> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I, tiles: Tiles) {
         let groups = self.unpack(isa, F::RANGE.zero as u8);
-        let chunk = &self.0;
+        let chunk = &mut self.0;
         let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
         let len = chunk.cols / F::COLS;
         let configured = tiles.configure(matmul::tile_columns::<F>());
+        let mut sums = std::mem::take(&mut chunk.unpacked.sums);
+        sums.resize(chunk.count, Default::default());
         for &tile in chunk.tiles {
             let x = chunk.x.quantized(tile);
-            for p in 0..chunk.count {
-                let codes = &chunk.codes[p * groups..][..groups];
-                chunk.store(p, tile.first, tile, &matmul::tiled::<F, I>(isa, &configured, &panels[p * len..][..len], codes, x));
+            matmul::tiled::<F, I>(isa, &configured, (panels, len), (&chunk.unpacked.codes, groups), x, &mut sums);
+            for (p, sums) in sums.iter().enumerate() {
+                chunk.store(p, tile.first, tile, sums);
             }
         }
+        chunk.unpacked.sums = sums;
     }
 }
 
@@ -490,9 +503,9 @@ impl<F: Format> QuantizedChunk<'_, '_, F> {
         let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
         let (len, groups) = (chunk.cols / F::COLS, chunk.cols / GROUP);
         if chunk.tiles.iter().any(|t| t.width == WIDE) {
-            chunk.codes.resize(chunk.count * groups);
+            chunk.unpacked.codes.resize(chunk.count * groups);
             for p in 0..chunk.count {
-                matmul::unpack::<F, I>(isa, &panels[p * len..][..len], zero, &mut chunk.codes[p * groups..][..groups]);
+                matmul::unpack::<F, I>(isa, &panels[p * len..][..len], zero, &mut chunk.unpacked.codes[p * groups..][..groups]);
             }
         }
         groups

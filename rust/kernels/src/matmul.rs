@@ -181,32 +181,46 @@ pub fn tile_columns<F: Format>() -> usize {
     if F::SCALE_RUN == GROUP / 2 { GROUP / 2 } else { GROUP }
 }
 
-/// Products of a panel, whose codes are unpacked as signed bytes, with the tokens of a wide tile. `tiles` are configured for
-/// [`tile_columns`].
+/// Sums of the products of a panel with the tokens of a wide tile: `[token][row]`.
+pub type TileSums = [[f32; ROWS]; WIDE];
+
+/// Products of panels, `len` blocks and `groups` groups each, whose codes are unpacked as signed bytes, with the tokens of a wide tile.
+/// `tiles` are configured for [`tile_columns`]. The panels take turns at every superblock, so that its activations stay in the first
+/// cache.
 ///
 /// # Panics
-/// If the tile has fewer tokens or columns.
+/// If the tile has fewer tokens or columns, or `y` fewer panels.
 #[inline(always)]
-pub fn tiled<F: Format, I: Isa>(isa: I, tiles: &Configured<'_>, panel: &[F::Block], codes: &[Bytes], x: &[Block]) -> [[f32; ROWS]; WIDE] {
+pub fn tiled<F: Format, I: Isa>(
+    isa: I,
+    tiles: &Configured<'_>,
+    (panels, len): (&[F::Block], usize),
+    (codes, groups): (&[Bytes], usize),
+    x: &[Block],
+    y: &mut [TileSums],
+) {
     const HALF: usize = WIDE / 2;
-    let x = x.as_chunks::<WIDE>().0;
-    let mut y = [[0.0; ROWS]; WIDE];
     let mut dots = [[[0; ROWS]; WIDE]; MAX_RUNS];
-    for (s, blocks) in panel.chunks(SUPER / F::COLS).enumerate() {
-        let groups = blocks.len() * F::COLS / GROUP;
-        tile_dots::<F>(tiles, &codes[s * SUPER / GROUP..][..groups], &x[s], &mut dots);
-        for first in [0, HALF] {
-            let x: &[Block; HALF] = x[s][first..].first_chunk().expect("half a tile");
-            for row in (0..ROWS).step_by(I::LANES) {
-                let part = superblock::<F, I, _, HALF>(isa, blocks, row, x, &Tiled { dots: &dots, first });
-                for t in 0..HALF {
-                    let y = &mut y[first + t][row..];
-                    isa.store(isa.add(isa.load(y), part[t]), y);
+    y.fill([[0.0; ROWS]; WIDE]);
+    for (s, x) in x.as_chunks::<WIDE>().0.iter().enumerate() {
+        let (first_block, first_group) = (s * SUPER / F::COLS, s * SUPER / GROUP);
+        let blocks = (len - first_block).min(SUPER / F::COLS);
+        for (p, y) in y.iter_mut().enumerate() {
+            let codes = &codes[p * groups + first_group..][..blocks * F::COLS / GROUP];
+            tile_dots::<F>(tiles, codes, x, &mut dots);
+            let blocks = &panels[p * len + first_block..][..blocks];
+            for first in [0, HALF] {
+                let x: &[Block; HALF] = x[first..].first_chunk().expect("half a tile");
+                for row in (0..ROWS).step_by(I::LANES) {
+                    let part = superblock::<F, I, _, HALF>(isa, blocks, row, x, &Tiled { dots: &dots, first });
+                    for t in 0..HALF {
+                        let y = &mut y[first + t][row..];
+                        isa.store(isa.add(isa.load(y), part[t]), y);
+                    }
                 }
             }
         }
     }
-    y
 }
 
 /// The dot products of every run of a superblock.
