@@ -205,6 +205,9 @@ impl<'a, T> Columns<'a, T> {
 
     /// `len` elements of a row, from `column` on.
     ///
+    /// # Panics
+    /// If the part is not inside the matrix.
+    ///
     /// # Safety
     /// No two live parts overlap.
     #[inline(always)]

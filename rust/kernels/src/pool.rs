@@ -208,10 +208,11 @@ impl Shared {
                     std::mem::forget(panic);
                 }
             }
-            if self.finished.fetch_add(1, Ordering::SeqCst) + 1 == ticket.tasks() && self.caller_parked.load(Ordering::SeqCst) {
-                if let Some(caller) = &*self.caller.lock().unwrap_or_else(PoisonError::into_inner) {
-                    caller.unpark();
-                }
+            if self.finished.fetch_add(1, Ordering::SeqCst) + 1 == ticket.tasks()
+                && self.caller_parked.load(Ordering::SeqCst)
+                && let Some(caller) = &*self.caller.lock().unwrap_or_else(PoisonError::into_inner)
+            {
+                caller.unpark();
             }
         }
     }

@@ -2,10 +2,11 @@
 use crate::ModelError;
 use crate::arch;
 use crate::kv_cache::CacheShape;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, Widths};
 use crate::transformer::MAX_ROWS;
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
+use fastllm_kernels::pool::default_threads;
 
 /// Bytes by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +33,9 @@ impl MemoryPlan {
         let context_length = context_length.unwrap_or(config.context_length);
         let shape = CacheShape::new(&config, cache_type)?;
         Ok(MemoryPlan {
-            weights: weights.matrices().iter().map(|m| m.bytes()).sum(),
+            weights: weights.bytes(),
             kv_cache: shape.bytes(context_length, MAX_ROWS).saturating_mul(batch),
-            scratch: Scratch::bytes(&config, MAX_ROWS.min(context_length)),
+            scratch: Scratch::bytes(&Widths::new(&config, &weights), MAX_ROWS.min(context_length), batch, default_threads()),
             // The header twice over (raw and indexed) and the vocabulary's tables: measured at about three times its size.
             other: 3 * header_bytes(file),
             context_length,
