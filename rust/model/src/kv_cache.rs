@@ -58,8 +58,9 @@ impl CacheShape {
 
     /// Bytes that a sequence of `positions` needs at most, when it is filled `chunk` positions at a time.
     pub fn bytes(&self, positions: usize, chunk: usize) -> usize {
+        // `n` positions touch at most as many pages as `n + PAGE - 1` from the start of one; a chunk sees `window - 1` before it.
         let blocks = |window: Option<usize>| {
-            let kept = window.map_or(positions, |w| positions.min(w.saturating_add(chunk).saturating_add(PAGE)));
+            let kept = window.map_or(positions, |w| positions.min(w.saturating_add(chunk).saturating_add(PAGE - 2)));
             kept.div_ceil(PAGE)
         };
         self.groups.iter().map(|&(window, bytes)| blocks(window).saturating_mul(bytes)).fold(0, usize::saturating_add)

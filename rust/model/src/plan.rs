@@ -32,9 +32,11 @@ impl MemoryPlan {
         let (config, weights) = arch::declare(file)?;
         let context_length = context_length.unwrap_or(config.context_length);
         let shape = CacheShape::new(&config, cache_type)?;
+        // The sequences of a batch share its rows: with windows, one long chunk is the most.
+        let (prompt, others) = (shape.bytes(context_length, MAX_ROWS), shape.bytes(context_length, 1));
         Ok(MemoryPlan {
             weights: weights.bytes(),
-            kv_cache: shape.bytes(context_length, MAX_ROWS).saturating_mul(batch),
+            kv_cache: if batch == 0 { 0 } else { prompt.saturating_add(others.saturating_mul(batch - 1)) },
             scratch: Scratch::bytes(&Widths::new(&config, &weights), MAX_ROWS.min(context_length), batch, default_threads()),
             // The header twice over (raw and indexed) and the vocabulary's tables: measured at about three times its size.
             other: 3 * header_bytes(file),

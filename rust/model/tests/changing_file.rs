@@ -36,7 +36,8 @@ fn set_len(path: &Path, len: u64) {
 #[test]
 fn a_loaded_model_needs_no_file() {
     let bytes = small_models::bytes(&small_models::experts());
-    let changes: [(&str, fn(&Path)); 3] = [
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 3] = [
         ("truncated", |path| set_len(path, 0)),
         ("overwritten", |path| std::fs::write(path, vec![0xff; 1 << 20]).unwrap()),
         ("removed", |path| remove_file(path).unwrap()),

@@ -94,7 +94,9 @@ impl Checked<'_> {
                     context.forward(&batch, &cancel).is_ok()
                 });
                 if done {
-                    parts.iter().for_each(|(i, tokens)| self.open[*i].1.extend(tokens));
+                    for (i, tokens) in &parts {
+                        self.open[*i].1.extend(tokens);
+                    }
                 }
             }
             _ => {

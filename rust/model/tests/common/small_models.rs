@@ -49,7 +49,9 @@ pub fn data(dtype: DType, elements: usize, random: &mut Random) -> Vec<u8> {
             let blocks = elements / dtype.block_size() as usize;
             let block = |_| {
                 let mut bytes: Vec<u8> = (0..dtype.block_bytes()).map(|_| random.next() as u8).collect();
-                bytes[..2].copy_from_slice(&small_f16(random.next()).to_le_bytes());
+                if let [low, high, _, ..] = &mut bytes[..] {
+                    [*low, *high] = small_f16(random.next()).to_le_bytes();
+                }
                 bytes
             };
             (0..blocks).flat_map(block).collect()
@@ -114,7 +116,9 @@ pub fn model(s: Shape, types: &[DType], biases: bool) -> Writer {
         ones(&mut w, &name("ffn_norm.weight"), s.hidden);
         let parts = [("ffn_gate", s.hidden, s.width), ("ffn_up", s.hidden, s.width), ("ffn_down", s.width, s.hidden)];
         if s.experts == 0 {
-            parts.iter().for_each(|&(part, cols, rows)| add(&mut w, random, &name(&format!("{part}.weight")), &[cols, rows], kind()));
+            for (part, cols, rows) in parts {
+                add(&mut w, random, &name(&format!("{part}.weight")), &[cols, rows], kind());
+            }
             continue;
         }
         add(&mut w, random, &name("ffn_gate_inp.weight"), &[s.hidden, s.experts], DType::F32);
@@ -153,6 +157,16 @@ pub fn experts() -> Writer {
 pub fn k_quants() -> Writer {
     let shape = Shape { hidden: 256, vocab: 16, heads: 4, kv_heads: 1, dim: 64, width: 256, ..Shape::default() };
     model(shape, &[DType::Q4_K, DType::Q2_K, DType::Q3_K, DType::Q5_K, DType::Q6_K, DType::IQ4_XS, DType::Q4_1, DType::MXFP4], false)
+}
+
+/// A model of one type each.
+pub fn every_type() -> Vec<(&'static str, Writer)> {
+    let one = |dtype: DType| {
+        let cols = (dtype.block_size() as usize).max(32);
+        let shape = Shape { hidden: cols, vocab: 16, heads: cols / 32, kv_heads: cols / 32, dim: 32, width: cols, ..Shape::default() };
+        (dtype.name(), model(shape, &[dtype], false))
+    };
+    DType::ALL.map(one).into()
 }
 
 /// The bytes of a file.
