@@ -182,10 +182,12 @@ impl Linear {
         let mut data = AlignedVec::<Line>::try_zeroed(bytes.div_ceil(size_of::<Line>())).map_err(PackError::OutOfMemory)?;
         let per_matrix = rows.div_ceil(ROWS);
         let panel_bytes = kind.panel_bytes(cols);
-        // Panels that a task reads at once: about a megabyte, so that positional reads are few and buffers small.
-        let step = (1usize << 20).div_ceil((row_bytes * ROWS).max(1)).clamp(1, per_matrix.max(1));
+        // Panels that a task reads at once: up to a megabyte, so that positional reads are few, but with many threads less: buffers are
+        // small beside any model.
+        let buffer = (READ_BUFFERS / pool.threads()).clamp(LEAST, 1 << 20);
+        let step = (buffer / (row_bytes * ROWS).max(1)).clamp(1, per_matrix.max(1));
         let tasks_per_matrix = per_matrix.div_ceil(step);
-        let failure: Mutex<Option<E>> = Mutex::new(None);
+        let failure = Mutex::new(None);
         let failed = AtomicBool::new(false);
         let columns = Columns::new(&mut bytemuck::cast_slice_mut::<Line, u8>(&mut data)[..bytes], bytes.max(1));
         pool.run(tasks_per_matrix * matrices, |task, _| {
@@ -195,12 +197,17 @@ impl Linear {
             let (matrix, first) = (task / tasks_per_matrix, task % tasks_per_matrix * step);
             let panels = step.min(per_matrix - first);
             let file_rows = (rows - first * ROWS).min(panels * ROWS);
-            let mut src = AlignedVec::<Line>::zeroed((file_rows * row_bytes).div_ceil(size_of::<Line>()));
-            let src = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut src)[..file_rows * row_bytes];
-            if let Err(e) = read(matrix * rows + first * ROWS, src) {
+            let fail = |e| {
                 failed.store(true, Ordering::Relaxed);
                 failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
-                return;
+            };
+            let mut src = match AlignedVec::<Line>::try_zeroed((file_rows * row_bytes).div_ceil(size_of::<Line>())) {
+                Ok(src) => src,
+                Err(e) => return fail(PackError::OutOfMemory(e)),
+            };
+            let src = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut src)[..file_rows * row_bytes];
+            if let Err(e) = read(matrix * rows + first * ROWS, src) {
+                return fail(PackError::Read(e));
             }
             let at = (matrix * per_matrix + first) * panel_bytes;
             // SAFETY: every task has its own panels.
@@ -209,7 +216,7 @@ impl Linear {
             kind.visit(Pack { src, row_bytes, dst, panel_bytes });
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(e) => Err(PackError::Read(e)),
+            Some(e) => Err(e),
             None => Ok(Linear { kind, rows, cols, matrices, data }),
         }
     }
@@ -302,6 +309,8 @@ impl Scratch {
 /// Bytes of unpacked codes that a task works on at most: a part of a usual L2 cache, and half of that of CPUs with matrix tiles.
 const UNPACKED: usize = 256 << 10;
 const UNPACKED_TILED: usize = 1 << 20;
+/// Bytes of all threads' buffers of file rows while weights are packed.
+const READ_BUFFERS: usize = 16 << 20;
 /// Least bytes of packed weights of a task, so that claiming it costs nothing.
 const LEAST: usize = 32 << 10;
 

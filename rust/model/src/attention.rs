@@ -61,7 +61,7 @@ fn write(pass: &mut Pass<'_>, layer_pages: LayerPages, layer: &Layer<Loaded>) {
         let end = segment.position + segment.tokens;
         let mut taken = pass.kv.take(segment.sequence, layer_pages, segment.position, end);
         let mut jobs = Vec::new();
-        for block in &mut taken {
+        for block in &mut taken.blocks {
             let first = segment.position.max(block.page * PAGE);
             let count = end.min((block.page + 1) * PAGE) - first;
             let slot = first % PAGE;
@@ -80,7 +80,6 @@ fn write(pass: &mut Pass<'_>, layer_pages: LayerPages, layer: &Layer<Loaded>) {
         } else {
             pass.worker.pool.for_each_mut(&mut jobs, |_, job| run(job));
         }
-        pass.kv.put_back(taken);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::ModelError;
 use crate::arch;
 use crate::config::Config;
 use crate::error::invalid;
+use crate::scratch::Widths;
 use crate::transformer::RopeTables;
 use crate::weights::{FeedForward, Layer, Load, Loaded, MatrixInfo, VectorInfo, Weights};
 use fastllm_gguf::GgufFile;
@@ -57,6 +58,7 @@ pub struct Model {
     cache_type: CacheType,
     context_length: usize,
     weight_bytes: usize,
+    pub(crate) widths: Widths,
 }
 
 impl Model {
@@ -71,7 +73,15 @@ impl Model {
         let cpu = Cpu::by_name(&options.isa).map_err(|e| ModelError::Option(e.to_string()))?;
         let (config, declared) = arch::declare(file)?;
         let threads = options.threads.unwrap_or_else(default_threads);
-        let weight_bytes = declared.matrices().iter().map(|m| m.bytes()).sum();
+        let weight_bytes = declared.bytes();
+        // Rows come in panels of 16: a hostile file of single rows would become 16 times as large.
+        let most = file.total_bytes().saturating_mul(3).saturating_add(16 << 20);
+        if weight_bytes as u64 > most {
+            return Err(ModelError::Unsupported(format!(
+                "the weights would take {weight_bytes} bytes of memory, far more than the {} bytes of the file",
+                file.total_bytes()
+            )));
+        }
         let mut reader = Reader { file, pool: Pool::new(threads), done: 0, total: weight_bytes, progress };
         let weights = declared.load(&mut reader)?;
         Ok(Model {
@@ -80,6 +90,7 @@ impl Model {
             cpu,
             threads,
             prefill_threads: options.prefill_threads.unwrap_or(threads),
+            widths: Widths::new(&config, &declared),
             cache_type: options.cache_type,
             context_length: options.context_length.unwrap_or(config.context_length),
             weight_bytes,

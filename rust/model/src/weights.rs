@@ -175,6 +175,11 @@ impl Weights<Declared> {
         })
     }
 
+    /// Bytes of all matrices in memory.
+    pub fn bytes(&self) -> usize {
+        self.matrices().iter().fold(0, |n, m| n.saturating_add(m.bytes()))
+    }
+
     /// All matrices.
     pub fn matrices(&self) -> Vec<&MatrixInfo> {
         let mut all = vec![&self.embedding];
@@ -294,6 +299,10 @@ impl<'a> Tensors<'a> {
 
     /// `count` matrices in one tensor `{prefix}_exps.weight`, or in one each, `{prefix}.{i}.weight`.
     fn experts(&self, prefix: &str, count: usize, rows: usize, cols: usize) -> Result<MatrixInfo, ModelError> {
+        if rows.min(cols) < 16 {
+            // No model has them, and a file full of them would need many times its size in memory.
+            return Err(ModelError::Unsupported(format!("the experts {prefix} are {rows} x {cols}, narrower than 16")));
+        }
         let merged = format!("{prefix}_exps.weight");
         if !self.has(&merged) && self.has(&format!("{prefix}.0.weight")) {
             let each: Vec<_> = (0..count).map(|i| self.matrix(&format!("{prefix}.{i}.weight"), rows, cols)).collect::<Result<_, _>>()?;

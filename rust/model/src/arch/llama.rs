@@ -2,7 +2,7 @@
 use super::keys::Keys;
 use crate::ModelError;
 use crate::config::{AttentionConfig, Config, ExpertsConfig, FeedForwardConfig, LayerConfig, Pairing, RopeConfig, RopeScaling};
-use crate::error::invalid;
+use crate::error::{invalid, quoted};
 use crate::weights::{Declared, Tensors, Weights};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::MAX_HEAD;
@@ -79,7 +79,7 @@ fn rope(keys: &Keys, attention: &AttentionConfig, tensors: &Tensors) -> Result<R
             beta_fast: 32.0,
             beta_slow: 1.0,
         },
-        Some(other) => return Err(ModelError::Unsupported(format!("{}.rope.scaling.type {other:?} is not supported", keys.arch))),
+        Some(other) => return Err(ModelError::Unsupported(format!("{}.rope.scaling.type {} is not supported", keys.arch, quoted(other)))),
     };
     Ok(RopeConfig { pairing: Pairing::Interleaved, dim, base, scaling })
 }

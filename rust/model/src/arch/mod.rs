@@ -4,6 +4,7 @@ mod llama;
 
 use crate::ModelError;
 use crate::config::Config;
+use crate::error::quoted;
 use crate::weights::{Declared, Weights};
 use fastllm_gguf::GgufFile;
 use keys::Keys;
@@ -17,9 +18,11 @@ pub fn declare(file: &GgufFile) -> Result<(Config, Weights<Declared>), ModelErro
     let keys = |arch| Keys { metadata: file.metadata(), arch };
     match name {
         Some("llama") => llama::declare(file, &keys("llama")),
-        Some(other) => {
-            Err(ModelError::Unsupported(format!("architecture {other:?} is not supported; supported are: {}", SUPPORTED.join(", "))))
-        }
+        Some(other) => Err(ModelError::Unsupported(format!(
+            "architecture {} is not supported; supported are: {}",
+            quoted(other),
+            SUPPORTED.join(", ")
+        ))),
         None => Err(ModelError::Invalid("the file has no key general.architecture: it holds no model".to_owned())),
     }
 }
