@@ -1,7 +1,7 @@
 //! One matrix multiplication for every format, instruction set and number of tokens.
 //!
 //! `y[token][row] = sum over blocks of 256 columns of  d * sum_g xscale[g] * scale * <code - zero, q> - dmin * minunit * <min, sums>`
-//! where the integer parts are exact and the float operations have one order, that of the columns.
+//! where the integer parts are exact (NVFP4's scales of runs are floats) and the float operations have one order, that of the columns.
 use crate::activation::{Block, SUPER};
 use crate::format::{Bytes, Format, GROUP, bytes};
 use fastllm_simd::{Isa, ROWS};
@@ -117,7 +117,7 @@ fn prefetch<F: Format, I: Isa>(isa: I, panel: &[u8], group: usize) {
     }
 }
 
-/// The 32 columns of a group times the activations, with the integer scales: an exact integer below 2^24.
+/// The 32 columns of a group times the activations, with the scales of its runs: where these are integers, an exact integer below 2^24.
 #[inline(always)]
 fn group_dot<F: Format, I: Isa, const N: usize>(
     isa: I,
@@ -135,7 +135,7 @@ fn group_dot<F: Format, I: Isa, const N: usize>(
         sums[t] = x[t].sums[at];
     }
     let mut out = [isa.splat(0.0); N];
-    if F::SCALE_RUN == 0 {
+    if F::SCALE_RUN == 0 && !F::FLOAT_SCALES {
         let dot = isa.dot(codes, &q, &sums, F::RANGE);
         for t in 0..N {
             out[t] = isa.to_f32(dot[t]);
@@ -151,12 +151,22 @@ fn group_dot<F: Format, I: Isa, const N: usize>(
                 q[t] = &x[t].q[at][16 * half..][..16];
                 sums[t] = x[t].half_sums[at][half];
             }
-            let scale = F::scale(isa, block, row, 2 * group + half);
-            acc = isa.dot_scaled(acc, &codes[4 * half..][..4], &q, &sums, F::RANGE, scale);
+            let (codes, run) = (&codes[4 * half..][..4], 2 * group + half);
+            if F::FLOAT_SCALES {
+                let dot = isa.dot(codes, &q, &sums, F::RANGE);
+                let scale = F::float_scale(isa, block, row, run);
+                for t in 0..N {
+                    out[t] = isa.fma(isa.to_f32(dot[t]), scale, out[t]);
+                }
+            } else {
+                acc = isa.dot_scaled(acc, codes, &q, &sums, F::RANGE, F::scale(isa, block, row, run));
+            }
         }
     }
-    for t in 0..N {
-        out[t] = isa.sum_to_f32(acc[t]);
+    if !F::FLOAT_SCALES {
+        for t in 0..N {
+            out[t] = isa.sum_to_f32(acc[t]);
+        }
     }
     out
 }
