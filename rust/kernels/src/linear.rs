@@ -253,7 +253,7 @@ impl Linear {
     /// Row `row` of the first matrix as floats, exactly as the file's type defines them.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let panel = self.panels(0, row / ROWS, 1);
-        self.kind.visit(Row { panel, row: row % ROWS, out: &mut out[..self.cols] });
+        self.kind.visit(Row { panel, lane: row % ROWS, out: &mut out[..self.cols] });
     }
 }
 
@@ -499,7 +499,8 @@ impl WeightVisitor for Pack<'_> {
 /// One row of a panel as floats.
 struct Row<'a> {
     panel: &'a [u8],
-    row: usize,
+    /// Which of the 16.
+    lane: usize,
     out: &'a mut [f32],
 }
 
@@ -507,7 +508,7 @@ impl WeightVisitor for Row<'_> {
     type Output = ();
     fn dense<E: Element>(self) {
         let panel: &[E::Bits] = bytemuck::cast_slice(self.panel);
-        for (x, out) in panel[self.row..].iter().step_by(ROWS).zip(self.out) {
+        for (x, out) in panel[self.lane..].iter().step_by(ROWS).zip(self.out) {
             *out = E::decode(*x);
         }
     }
@@ -518,7 +519,7 @@ impl WeightVisitor for Row<'_> {
 
 impl Row<'_> {
     fn decode<F: Format>(self) {
-        let (isa, row) = (Scalar, self.row);
+        let (isa, row) = (Scalar, self.lane);
         let panel: &[F::Block] = bytemuck::cast_slice(self.panel);
         for (block, out) in panel.iter().zip(self.out.chunks_exact_mut(F::COLS)) {
             let d = F::d(isa, block, 0)[row];
@@ -528,8 +529,8 @@ impl Row<'_> {
                     let code = i32::from(codes[col / 4][4 * row + col % 4]) - F::RANGE.zero;
                     let at = GROUP * group + col;
                     let mut scale = d;
-                    if F::SCALE_RUN != 0 {
-                        scale *= F::scale(isa, block, 0, at / F::SCALE_RUN)[row] as f32;
+                    if let Some(run) = at.checked_div(F::SCALE_RUN) {
+                        scale *= F::scale(isa, block, 0, run)[row] as f32;
                     }
                     if F::FLOAT_SCALES {
                         scale *= F::float_scale(isa, block, 0, at / 16)[row];
@@ -538,8 +539,7 @@ impl Row<'_> {
                     if F::OFFSET {
                         *out += F::m(isa, block, 0)[row];
                     }
-                    if F::MIN_RUN != 0 {
-                        let run = at / F::MIN_RUN;
+                    if let Some(run) = at.checked_div(F::MIN_RUN) {
                         let min = F::mins(isa, block, 0, run / 2)[row][run % 2];
                         *out -= F::m(isa, block, 0)[row] * min as f32;
                     }

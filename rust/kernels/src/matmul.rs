@@ -42,6 +42,9 @@ impl<F: Format> Codes<F> for Unpacked<'_> {
 const MAX_PARTS: usize = 2;
 
 /// Products of a panel with `N` of the `W` tokens of a tile, from token `first` of the tile on.
+///
+/// # Panics
+/// If the tile has fewer tokens or columns.
 #[inline(always)]
 pub fn tile<F: Format, I: Isa, C: Codes<F>, const W: usize, const N: usize>(
     isa: I,

@@ -149,13 +149,22 @@ pub struct Experts<S: Stage> {
 /// How declared weights become loaded ones.
 pub trait Load {
     /// Packs a matrix.
+    ///
+    /// # Errors
+    /// If it cannot be read, or memory is short.
     fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError>;
     /// Reads a vector.
+    ///
+    /// # Errors
+    /// If it cannot be read.
     fn vector(&mut self, v: &VectorInfo) -> Result<Vec<f32>, ModelError>;
 }
 
 impl Weights<Declared> {
     /// Loads everything, in the order of use.
+    ///
+    /// # Errors
+    /// The first of `load`.
     pub fn load(&self, load: &mut impl Load) -> Result<Weights<Loaded>, ModelError> {
         Ok(Weights {
             embedding: load.matrix(&self.embedding)?,
@@ -236,9 +245,12 @@ impl<'a> Tensors<'a> {
     }
 
     /// The number of rows of a matrix.
+    ///
+    /// # Errors
+    /// If a tensor is absent, has another shape, or a type that is not supported.
     pub fn rows(&self, name: &str) -> Result<usize, ModelError> {
         match *self.get(name)?.dims {
-            [_, rows] if rows > 0 && rows <= u64::from(u32::MAX) => Ok(rows as usize),
+            [_, rows] if rows > 0 && u32::try_from(rows).is_ok() => Ok(rows as usize),
             ref dims => invalid!("the tensor {name} has the shape {dims:?}, but must be a matrix"),
         }
     }
@@ -271,6 +283,9 @@ impl<'a> Tensors<'a> {
     }
 
     /// A matrix with `cols` features in and `rows` out.
+    ///
+    /// # Errors
+    /// If a tensor is absent, has another shape, or a type that is not supported.
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<MatrixInfo, ModelError> {
         let tensor = self.check(name, &[cols, rows])?;
         let kind = Self::kind(tensor, cols, rows, 1)?;
@@ -297,6 +312,9 @@ impl<'a> Tensors<'a> {
     }
 
     /// A vector of `len` floats.
+    ///
+    /// # Errors
+    /// If a tensor is absent, has another shape, or a type that is not supported.
     pub fn vector(&self, name: &str, len: usize) -> Result<VectorInfo, ModelError> {
         let tensor = self.check(name, &[len])?;
         match tensor.dtype.name() {
@@ -316,6 +334,9 @@ impl<'a> Tensors<'a> {
     }
 
     /// The weights of a decoder with the usual names.
+    ///
+    /// # Errors
+    /// If a tensor is absent, has another shape, or a type that is not supported.
     pub fn decoder(&self, config: &Config) -> Result<Weights<Declared>, ModelError> {
         let (vocab, hidden) = (config.vocab_size, config.hidden);
         let divisors = config.ropes.iter().find(|r| r.scaling == RopeScaling::Divisors);

@@ -67,10 +67,9 @@ fn rope(keys: &Keys, attention: &AttentionConfig, tensors: &Tensors) -> Result<R
     let base = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
     let factor = keys.positive("rope.scaling.factor")?;
     let scaling = match keys.text("rope.scaling.type")? {
-        None if tensors.has("rope_freqs.weight") => RopeScaling::Divisors,
+        None | Some("none") if tensors.has("rope_freqs.weight") => RopeScaling::Divisors,
         // Files older than the key `rope.scaling.type`.
         None => keys.positive("rope.scale_linear")?.map_or(RopeScaling::None, RopeScaling::Linear),
-        Some("none") if tensors.has("rope_freqs.weight") => RopeScaling::Divisors,
         Some("none") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear(factor.unwrap_or(1.0)),
         Some("yarn") => RopeScaling::Yarn {
