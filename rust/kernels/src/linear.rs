@@ -2,7 +2,7 @@
 use crate::activation::{Activations, Forms, NARROW, Tile, WIDE, dense_cols};
 use crate::buffer::{AlignedVec, Columns, Line, OutOfMemory};
 use crate::dense::{self, Bf16, Element, F16, F32};
-use crate::format::{Bytes, Format, GROUP, Quantized, RowBlock, Visitor};
+use crate::format::{Bytes, FileType, Format, GROUP, Quantized, RowBlock, Visitor};
 use crate::matmul::{self, TileSums};
 use crate::pool::Pool;
 use bytemuck::Zeroable;
@@ -81,8 +81,8 @@ impl WeightType {
                 struct Adapt<V>(V);
                 impl<V: WeightVisitor> Visitor for Adapt<V> {
                     type Output = V::Output;
-                    fn visit<F: Format>(self) -> V::Output {
-                        self.0.quantized::<F>()
+                    fn visit<T: FileType>(self) -> V::Output {
+                        self.0.quantized::<T>()
                     }
                 }
                 q.visit(Adapt(v))
@@ -95,7 +95,7 @@ impl WeightType {
 trait WeightVisitor {
     type Output;
     fn dense<E: Element>(self) -> Self::Output;
-    fn quantized<F: Format>(self) -> Self::Output;
+    fn quantized<T: FileType>(self) -> Self::Output;
 }
 
 struct BlockCols;
@@ -104,8 +104,8 @@ impl WeightVisitor for BlockCols {
     fn dense<E: Element>(self) -> usize {
         1
     }
-    fn quantized<F: Format>(self) -> usize {
-        F::COLS
+    fn quantized<T: FileType>(self) -> usize {
+        T::Format::COLS
     }
 }
 
@@ -117,8 +117,8 @@ impl WeightVisitor for FileBytes {
     fn dense<E: Element>(self) -> usize {
         self.cols * size_of::<E::Bits>()
     }
-    fn quantized<F: Format>(self) -> usize {
-        self.cols / F::COLS * F::FILE_BYTES
+    fn quantized<T: FileType>(self) -> usize {
+        self.cols / T::Format::COLS * T::BYTES
     }
 }
 
@@ -130,8 +130,8 @@ impl WeightVisitor for PanelBytes {
     fn dense<E: Element>(self) -> usize {
         dense_cols(self.cols) * ROWS * size_of::<E::Bits>()
     }
-    fn quantized<F: Format>(self) -> usize {
-        self.cols / F::COLS * size_of::<F::Block>()
+    fn quantized<T: FileType>(self) -> usize {
+        self.cols / T::Format::COLS * size_of::<<T::Format as Format>::Block>()
     }
 }
 
@@ -406,10 +406,10 @@ impl WeightVisitor for Multiply<'_, '_> {
     fn dense<E: Element>(self) {
         self.cpu.run(DenseChunk::<E>(self.chunk, std::marker::PhantomData));
     }
-    fn quantized<F: Format>(self) {
+    fn quantized<T: FileType>(self) {
         // Wide tiles come first.
         let (wide, narrow) = self.chunk.tiles.split_at(self.chunk.tiles.partition_point(|t| t.width == WIDE));
-        let mut chunk = QuantizedChunk::<F>(self.chunk, std::marker::PhantomData);
+        let mut chunk = QuantizedChunk::<T::Format>(self.chunk, std::marker::PhantomData);
         chunk.0.tiles = wide;
         if !wide.is_empty() && self.cpu.run_tiled(&mut chunk).is_ok() {
             chunk.0.tiles = narrow;
@@ -541,15 +541,15 @@ impl WeightVisitor for Pack<'_> {
             dense::pack::<E>(&rows[..count], bytemuck::cast_slice_mut(dst));
         }
     }
-    fn quantized<F: Format>(self) {
+    fn quantized<T: FileType>(self) {
         let mut x = RowBlock::default();
         for (src, dst) in self.src.chunks(ROWS * self.row_bytes).zip(self.dst.chunks_exact_mut(self.panel_bytes)) {
-            let panel: &mut [F::Block] = bytemuck::cast_slice_mut(dst);
-            panel.fill(F::Block::zeroed());
+            let panel: &mut [<T::Format as Format>::Block] = bytemuck::cast_slice_mut(dst);
+            panel.fill(Zeroable::zeroed());
             for (row, src) in src.chunks_exact(self.row_bytes).enumerate() {
-                for (src, block) in src.chunks_exact(F::FILE_BYTES).zip(panel.iter_mut()) {
-                    F::read(src, &mut x);
-                    F::put(block, row, &x);
+                for (src, block) in src.chunks_exact(T::BYTES).zip(panel.iter_mut()) {
+                    T::read(src, &mut x);
+                    T::Format::put(block, row, &x);
                 }
             }
         }
@@ -572,7 +572,13 @@ impl WeightVisitor for Row<'_> {
             *out = E::decode(*x);
         }
     }
-    fn quantized<F: Format>(self) {
+    fn quantized<T: FileType>(self) {
+        self.decode::<T::Format>();
+    }
+}
+
+impl Row<'_> {
+    fn decode<F: Format>(self) {
         let (isa, row) = (Scalar, self.lane);
         let panel: &[F::Block] = bytemuck::cast_slice(self.panel);
         for (block, out) in panel.iter().zip(self.out.chunks_exact_mut(F::COLS)) {
@@ -582,8 +588,13 @@ impl WeightVisitor for Row<'_> {
                 for (col, out) in out.iter_mut().enumerate() {
                     let code = i32::from(codes[col / 4][4 * row + col % 4]) - F::RANGE.zero;
                     let at = GROUP * group + col;
-                    let run = at.checked_div(F::SCALE_RUN);
-                    let scale = run.map_or(d, |run| d * F::scale(isa, block, 0, run)[row] as f32);
+                    let mut scale = d;
+                    if let Some(run) = at.checked_div(F::SCALE_RUN) {
+                        scale *= F::scale(isa, block, 0, run)[row] as f32;
+                    }
+                    if F::FLOAT_SCALES {
+                        scale *= F::float_scale(isa, block, 0, at / 16)[row];
+                    }
                     *out = scale * code as f32;
                     if F::OFFSET {
                         *out += F::m(isa, block, 0)[row];
