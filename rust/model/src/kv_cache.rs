@@ -172,12 +172,11 @@ impl KvCache {
             let wanted = (sequence.len + count).div_ceil(PAGE);
             while table.first + table.blocks.len() < wanted {
                 let group = &mut groups[g];
-                let block = match group.free.pop() {
-                    Some(block) => block,
-                    None => {
-                        group.blocks.push(AlignedVec::try_zeroed(shape.groups[g].1 / size_of::<Line>())?);
-                        group.blocks.len() - 1
-                    }
+                let block = if let Some(block) = group.free.pop() {
+                    block
+                } else {
+                    group.blocks.push(AlignedVec::try_zeroed(shape.groups[g].1 / size_of::<Line>())?);
+                    group.blocks.len() - 1
                 };
                 for layer in shape.layers.iter().filter(|l| l.group == g) {
                     let bytes = bytemuck::cast_slice_mut::<Line, u8>(&mut group.blocks[block]);

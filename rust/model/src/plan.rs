@@ -4,6 +4,7 @@ use crate::arch;
 use crate::kv_cache::CacheShape;
 use crate::scratch::Scratch;
 use crate::transformer::MAX_ROWS;
+use crate::weights::MatrixInfo;
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
 
@@ -28,11 +29,11 @@ impl MemoryPlan {
     /// # Errors
     /// As for loading.
     pub fn new(file: &GgufFile, context_length: Option<usize>, cache_type: CacheType, batch: usize) -> Result<MemoryPlan, ModelError> {
-        let (config, weights) = arch::declare(file)?;
+        let (config, weights) = arch::declare(file, context_length)?;
         let context_length = context_length.unwrap_or(config.context_length);
         let shape = CacheShape::new(&config, cache_type)?;
         Ok(MemoryPlan {
-            weights: weights.matrices().iter().map(|m| m.bytes()).sum(),
+            weights: weights.matrices().map(MatrixInfo::bytes).sum(),
             kv_cache: shape.bytes(context_length, MAX_ROWS).saturating_mul(batch),
             scratch: Scratch::bytes(&config, MAX_ROWS.min(context_length)),
             // The header twice over (raw and indexed) and the vocabulary's tables: measured at about three times its size.

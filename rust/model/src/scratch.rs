@@ -22,6 +22,8 @@ pub struct Scratch {
     pub attended: AlignedVec<f32>,
     /// Output of a block, `[tokens, hidden]`.
     pub block: AlignedVec<f32>,
+    /// Takes turns with `block`.
+    pub other: AlignedVec<f32>,
     /// `[tokens or assignments, width]`.
     pub gate: AlignedVec<f32>,
     /// `[tokens or assignments, width]`.
@@ -68,14 +70,19 @@ impl Scratch {
         let mut most = 0;
         for layer in &config.layers {
             let a = &layer.attention;
-            let attention = a.heads * (a.dim_k + a.dim_v) + a.kv_heads * (a.dim_k + a.dim_v);
+            let latent = a.latent.map_or(0, |l| a.heads * (l.nope + l.rope + 2 * l.value));
+            let attention = a.heads * (a.dim_k + a.dim_v) + a.kv_heads * (a.dim_k + a.dim_v) + latent;
             // Quantized inputs take two bytes a channel.
+            let dense = |width: usize| 2 * width + width / 2;
             let feed_forward = match &layer.feed_forward {
-                FeedForwardConfig::Dense { width } => 2 * width + width / 2,
-                FeedForwardConfig::Experts(e) => e.used * (2 * e.width + e.width / 2 + config.hidden + config.hidden / 2) + e.count,
+                FeedForwardConfig::Dense { width } => dense(*width),
+                FeedForwardConfig::Experts(e) => {
+                    let shared = e.shared.map_or(0, |s| dense(s.width));
+                    shared + e.used * (dense(e.width) + config.hidden + config.hidden / 2) + e.count
+                }
             };
             most = most.max(attention + feed_forward);
         }
-        4 * (tokens * (3 * config.hidden + config.hidden / 2 + most) + config.vocab_size)
+        4 * (tokens * (4 * config.hidden + config.hidden / 2 + most) + config.vocab_size)
     }
 }
