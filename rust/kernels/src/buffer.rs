@@ -184,6 +184,9 @@ impl<'a, T> Columns<'a, T> {
     ///
     /// # Safety
     /// No two live parts overlap.
+    ///
+    /// # Panics
+    /// If the part is not inside the matrix.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn part(&self, row: usize, column: usize, len: usize) -> &mut [T] {

@@ -73,6 +73,9 @@ pub fn pack<E: Element>(rows: &[&[E::Bits]], panel: &mut [E::Bits]) {
 
 /// `y[token][row] = sum_k w[row][k] x[token][k]` for `N` of the `W` tokens of a tile. Even and odd columns are summed in two chains of
 /// fused multiply-adds, which are added at the end: the order depends on nothing else.
+///
+/// # Panics
+/// If the panel and the tile have different columns.
 #[inline(always)]
 pub fn tile<E: Element, I: Isa, const W: usize, const N: usize>(isa: I, panel: &[E::Bits], x: &[f32], first: usize) -> [[f32; ROWS]; N] {
     let mut out = [[0.0; ROWS]; N];

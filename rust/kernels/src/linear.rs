@@ -3,10 +3,11 @@ use crate::activation::{Activations, Forms, NARROW, Tile, WIDE, dense_cols};
 use crate::buffer::{AlignedVec, Columns, Line, OutOfMemory};
 use crate::dense::{self, Bf16, Element, F16, F32};
 use crate::format::{Bytes, Format, GROUP, Quantized, RowBlock, Visitor};
-use crate::matmul::{self, Packed, Unpacked};
+use crate::matmul;
 use crate::pool::Pool;
 use bytemuck::Zeroable;
-use fastllm_simd::{Cpu, Isa, Kernel, ROWS, Scalar};
+use fastllm_simd::tiles::Tiles;
+use fastllm_simd::{Cpu, Isa, Kernel, ROWS, Scalar, TileKernel};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -253,7 +254,7 @@ impl Linear {
     /// Row `row` of the first matrix as floats, exactly as the file's type defines them.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let panel = self.panels(0, row / ROWS, 1);
-        self.kind.visit(Row { panel, row: row % ROWS, out: &mut out[..self.cols] });
+        self.kind.visit(Row { panel, lane: row % ROWS, out: &mut out[..self.cols] });
     }
 }
 
@@ -387,7 +388,18 @@ impl WeightVisitor for Multiply<'_, '_> {
         self.cpu.run(DenseChunk::<E>(self.chunk, std::marker::PhantomData));
     }
     fn quantized<F: Format>(self) {
-        self.cpu.run(QuantizedChunk::<F>(self.chunk, std::marker::PhantomData));
+        // Wide tiles come first.
+        let (wide, narrow) = self.chunk.tiles.split_at(self.chunk.tiles.partition_point(|t| t.width == WIDE));
+        let mut chunk = QuantizedChunk::<F>(self.chunk, std::marker::PhantomData);
+        chunk.0.tiles = wide;
+        if !wide.is_empty() && self.cpu.run_tiled(&mut chunk).is_ok() {
+            chunk.0.tiles = narrow;
+        } else {
+            chunk.0.tiles = chunk.0.x.tiles();
+        }
+        if !chunk.0.tiles.is_empty() {
+            self.cpu.run(chunk);
+        }
     }
 }
 
@@ -423,41 +435,67 @@ struct QuantizedChunk<'a, 'b, F>(Chunk<'a, 'b>, std::marker::PhantomData<F>);
 impl<F: Format> Kernel for QuantizedChunk<'_, '_, F> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let chunk = self.0;
+    fn run<I: Isa>(mut self, isa: I) {
+        let groups = self.unpack(isa, 0);
+        let chunk = &self.0;
         let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
-        let (len, groups) = (chunk.cols / F::COLS, chunk.cols / GROUP);
-        if chunk.tiles.iter().any(|t| t.width == WIDE) {
-            chunk.codes.resize(chunk.count * groups);
-            for p in 0..chunk.count {
-                matmul::unpack::<F, I>(isa, &panels[p * len..][..len], &mut chunk.codes[p * groups..][..groups]);
-            }
-        }
+        let len = chunk.cols / F::COLS;
         for &tile in chunk.tiles {
             let x = chunk.x.quantized(tile);
             for p in 0..chunk.count {
                 let panel = &panels[p * len..][..len];
                 match tile.width {
-                    1 => chunk.store(p, tile.first, tile, &matmul::tile::<F, I, _, 1, 1>(isa, panel, Packed, x, 0)),
-                    NARROW => {
-                        let out = matmul::tile::<F, I, _, NARROW, NARROW>(isa, panel, Packed, x, 0);
-                        chunk.store(p, tile.first, tile, &out);
-                    }
+                    1 => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, 1>(isa, panel, x)),
+                    NARROW => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, NARROW>(isa, panel, x)),
                     _ => {
-                        let codes = Unpacked(&chunk.codes[p * groups..][..groups]);
+                        let codes = &chunk.codes[p * groups..][..groups];
                         for first in (0..WIDE).step_by(I::TOKENS) {
                             if I::TOKENS == 8 {
-                                let out = matmul::tile::<F, I, _, WIDE, 8>(isa, panel, codes, x, first);
-                                chunk.store(p, tile.first + first, tile, &out);
+                                chunk.store(p, tile.first + first, tile, &matmul::wide::<F, I, 8>(isa, panel, codes, x, first));
                             } else {
-                                let out = matmul::tile::<F, I, _, WIDE, 4>(isa, panel, codes, x, first);
-                                chunk.store(p, tile.first + first, tile, &out);
+                                chunk.store(p, tile.first + first, tile, &matmul::wide::<F, I, 4>(isa, panel, codes, x, first));
                             }
                         }
                     }
                 }
             }
         }
+    }
+}
+
+/// Wide tiles only.
+impl<F: Format> TileKernel for &mut QuantizedChunk<'_, '_, F> {
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I, tiles: Tiles) {
+        let groups = self.unpack(isa, F::RANGE.zero as u8);
+        let chunk = &self.0;
+        let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
+        let len = chunk.cols / F::COLS;
+        let configured = tiles.configure(matmul::tile_columns::<F>());
+        for &tile in chunk.tiles {
+            let x = chunk.x.quantized(tile);
+            for p in 0..chunk.count {
+                let codes = &chunk.codes[p * groups..][..groups];
+                chunk.store(p, tile.first, tile, &matmul::tiled::<F, I>(isa, &configured, &panels[p * len..][..len], codes, x));
+            }
+        }
+    }
+}
+
+impl<F: Format> QuantizedChunk<'_, '_, F> {
+    /// Unpacks the codes, less `zero`, if there are wide tiles; returns the groups of a panel.
+    #[inline(always)]
+    fn unpack<I: Isa>(&mut self, isa: I, zero: u8) -> usize {
+        let chunk = &mut self.0;
+        let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
+        let (len, groups) = (chunk.cols / F::COLS, chunk.cols / GROUP);
+        if chunk.tiles.iter().any(|t| t.width == WIDE) {
+            chunk.codes.resize(chunk.count * groups);
+            for p in 0..chunk.count {
+                matmul::unpack::<F, I>(isa, &panels[p * len..][..len], zero, &mut chunk.codes[p * groups..][..groups]);
+            }
+        }
+        groups
     }
 }
 
@@ -499,7 +537,8 @@ impl WeightVisitor for Pack<'_> {
 /// One row of a panel as floats.
 struct Row<'a> {
     panel: &'a [u8],
-    row: usize,
+    /// Which of the 16.
+    lane: usize,
     out: &'a mut [f32],
 }
 
@@ -507,12 +546,12 @@ impl WeightVisitor for Row<'_> {
     type Output = ();
     fn dense<E: Element>(self) {
         let panel: &[E::Bits] = bytemuck::cast_slice(self.panel);
-        for (x, out) in panel[self.row..].iter().step_by(ROWS).zip(self.out) {
+        for (x, out) in panel[self.lane..].iter().step_by(ROWS).zip(self.out) {
             *out = E::decode(*x);
         }
     }
     fn quantized<F: Format>(self) {
-        let (isa, row) = (Scalar, self.row);
+        let (isa, row) = (Scalar, self.lane);
         let panel: &[F::Block] = bytemuck::cast_slice(self.panel);
         for (block, out) in panel.iter().zip(self.out.chunks_exact_mut(F::COLS)) {
             let d = F::d(isa, block, 0)[row];
@@ -521,13 +560,13 @@ impl WeightVisitor for Row<'_> {
                 for (col, out) in out.iter_mut().enumerate() {
                     let code = i32::from(codes[col / 4][4 * row + col % 4]) - F::RANGE.zero;
                     let at = GROUP * group + col;
-                    let scale = if F::SCALE_RUN == 0 { d } else { d * F::scale(isa, block, 0, at / F::SCALE_RUN)[row] as f32 };
+                    let run = at.checked_div(F::SCALE_RUN);
+                    let scale = run.map_or(d, |run| d * F::scale(isa, block, 0, run)[row] as f32);
                     *out = scale * code as f32;
                     if F::OFFSET {
                         *out += F::m(isa, block, 0)[row];
                     }
-                    if F::MIN_RUN != 0 {
-                        let run = at / F::MIN_RUN;
+                    if let Some(run) = at.checked_div(F::MIN_RUN) {
                         let min = F::mins(isa, block, 0, run / 2)[row][run % 2];
                         *out -= F::m(isa, block, 0)[row] * min as f32;
                     }

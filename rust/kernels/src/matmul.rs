@@ -2,92 +2,166 @@
 //!
 //! `y[token][row] = sum over blocks of 256 columns of  d * sum_g xscale[g] * scale * <code - zero, q> - dmin * minunit * <min, sums>`
 //! where the integer parts are exact and the float operations have one order, that of the columns.
-use crate::activation::{Block, SUPER};
+use crate::activation::{Block, SUPER, WIDE};
 use crate::format::{Bytes, Format, GROUP, bytes};
+use fastllm_simd::tiles::Configured;
 use fastllm_simd::{Isa, ROWS};
 
-/// Codes of a group, found in a packed block or unpacked before.
-pub trait Codes<F: Format>: Copy {
-    /// Whether the panel comes from memory, rather than from a cache.
-    const STREAMED: bool;
-    /// The 32 columns of group `group` of `block`, which is group `index` of the panel.
-    fn get<I: Isa>(self, isa: I, block: &F::Block, row: usize, group: usize, index: usize) -> [I::U8; 8];
+/// Where the integer dot products of a superblock come from.
+trait Dots<F: Format, const N: usize> {
+    /// The 32 columns of group `group` of `block` times the activations' group `at`, with the integer scales: an exact integer below
+    /// 2^24.
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N];
 }
 
-/// Unpacks when needed.
-#[derive(Clone, Copy)]
-pub struct Packed;
+/// Dot products of codes that are unpacked on the way; `first` is the superblock's first group in the panel.
+struct Packed<'a> {
+    panel: &'a [u8],
+    first: usize,
+}
 
-impl<F: Format> Codes<F> for Packed {
-    const STREAMED: bool = true;
+impl<F: Format, const N: usize> Dots<F, N> for Packed<'_> {
     #[inline(always)]
-    fn get<I: Isa>(self, isa: I, block: &F::Block, row: usize, group: usize, _: usize) -> [I::U8; 8] {
-        F::codes(isa, block, row, group)
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N] {
+        if row == 0 {
+            prefetch::<F, I>(isa, self.panel, self.first + at);
+        }
+        group_dot::<F, I, N>(isa, block, row, group, &F::codes(isa, block, row, group), x, at)
     }
 }
 
-/// The codes of a panel, unpacked for many tokens.
-#[derive(Clone, Copy)]
-pub struct Unpacked<'a>(pub &'a [Bytes]);
+/// Dot products of codes that were unpacked for many tokens: those of the superblock.
+struct Unpacked<'a>(&'a [Bytes]);
 
-impl<F: Format> Codes<F> for Unpacked<'_> {
-    const STREAMED: bool = false;
+impl<F: Format, const N: usize> Dots<F, N> for Unpacked<'_> {
     #[inline(always)]
-    fn get<I: Isa>(self, isa: I, _: &F::Block, row: usize, _: usize, index: usize) -> [I::U8; 8] {
-        bytes(isa, &self.0[index].0, row)
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N] {
+        group_dot::<F, I, N>(isa, block, row, group, &bytes(isa, &self.0[at].0, row), x, at)
+    }
+}
+
+/// Dot products that matrix tiles have computed: those of every run of the superblock, `[token][row]`.
+struct Tiled<'a> {
+    dots: &'a [[[i32; ROWS]; WIDE]; MAX_RUNS],
+    first: usize,
+}
+
+impl Tiled<'_> {
+    /// The dot products of a run with token `t`, of the rows from `row` on.
+    #[inline(always)]
+    fn dot<I: Isa>(&self, isa: I, run: usize, t: usize, row: usize) -> I::I32 {
+        isa.load_i32(&self.dots[run][self.first + t][row..])
+    }
+}
+
+impl<F: Format, const N: usize> Dots<F, N> for Tiled<'_> {
+    #[inline(always)]
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, _: &[Block; N], at: usize) -> [I::F32; N] {
+        let mut out = [isa.splat(0.0); N];
+        for t in 0..N {
+            out[t] = if F::SCALE_RUN == 0 {
+                isa.to_f32(self.dot(isa, at, t, row))
+            } else if F::SCALE_RUN == GROUP {
+                isa.sum_to_f32(isa.add_scaled(isa.zero_sum(), self.dot(isa, at, t, row), F::scale(isa, block, row, group)))
+            } else {
+                let (low, high) = (F::scale(isa, block, row, 2 * group), F::scale(isa, block, row, 2 * group + 1));
+                let sum = isa.add_scaled(isa.zero_sum(), self.dot(isa, 2 * at, t, row), low);
+                isa.sum_to_f32(isa.add_scaled(sum, self.dot(isa, 2 * at + 1, t, row), high))
+            };
+        }
+        out
     }
 }
 
 /// `ROWS / LANES` of the narrowest instruction set.
 const MAX_PARTS: usize = 2;
+/// Runs of 16 columns in a superblock.
+const MAX_RUNS: usize = SUPER / 16;
 
-/// Products of a panel with `N` of the `W` tokens of a tile, from token `first` of the tile on.
+/// Products of 256 columns (the last time perhaps fewer) of the rows from `row` on.
 #[inline(always)]
-pub fn tile<F: Format, I: Isa, C: Codes<F>, const W: usize, const N: usize>(
+fn superblock<F: Format, I: Isa, D: Dots<F, N>, const N: usize>(
+    isa: I,
+    blocks: &[F::Block],
+    row: usize,
+    x: &[Block; N],
+    dots: &D,
+) -> [I::F32; N] {
+    let groups = F::COLS / GROUP;
+    let mut part = [isa.splat(0.0); N];
+    for (b, block) in blocks.iter().enumerate() {
+        let mut acc = [isa.splat(0.0); N];
+        for group in 0..groups {
+            let at = b * groups + group;
+            let dot = dots.group(isa, block, row, group, x, at);
+            for t in 0..N {
+                acc[t] = isa.fma(dot[t], isa.splat(x[t].scale[at]), acc[t]);
+            }
+        }
+        let d = F::d(isa, block, row);
+        for t in 0..N {
+            part[t] = isa.fma(acc[t], d, part[t]);
+        }
+        if F::MIN_RUN != 0 {
+            subtract_mins::<F, I, N>(isa, block, row, x, &mut part);
+        }
+        if F::OFFSET {
+            let m = F::m(isa, block, row);
+            for t in 0..N {
+                part[t] = isa.fma(m, isa.splat(x[t].scaled_sums[b]), part[t]);
+            }
+        }
+    }
+    part
+}
+
+/// Products of a packed panel with the `N` tokens of a tile.
+///
+/// # Panics
+/// If the tile has fewer tokens or columns.
+#[inline(always)]
+pub fn narrow<F: Format, I: Isa, const N: usize>(isa: I, panel: &[F::Block], x: &[Block]) -> [[f32; ROWS]; N] {
+    let x = x.as_chunks::<N>().0;
+    let stream: &[u8] = bytemuck::cast_slice(panel);
+    sum_superblocks::<F, I, N>(
+        isa,
+        panel,
+        #[inline(always)]
+        |s, blocks, row| superblock::<F, I, _, N>(isa, blocks, row, &x[s], &Packed { panel: stream, first: s * SUPER / GROUP }),
+    )
+}
+
+/// Products of a panel, whose codes are unpacked, with `N` of the tokens of a wide tile, from token `first` of the tile on.
+///
+/// # Panics
+/// If the tile has fewer tokens or columns.
+#[inline(always)]
+pub fn wide<F: Format, I: Isa, const N: usize>(isa: I, panel: &[F::Block], codes: &[Bytes], x: &[Block], first: usize) -> [[f32; ROWS]; N] {
+    let x = x.as_chunks::<WIDE>().0;
+    sum_superblocks::<F, I, N>(
+        isa,
+        panel,
+        #[inline(always)]
+        |s, blocks, row| {
+            let x: &[Block; N] = x[s][first..].first_chunk().expect("a tile holds N tokens from `first` on");
+            superblock::<F, I, _, N>(isa, blocks, row, x, &Unpacked(&codes[s * SUPER / GROUP..]))
+        },
+    )
+}
+
+/// Adds up superblocks in their order, which depends on nothing but the number of columns.
+#[inline(always)]
+fn sum_superblocks<F: Format, I: Isa, const N: usize>(
     isa: I,
     panel: &[F::Block],
-    codes: C,
-    x: &[Block],
-    first: usize,
+    part: impl Fn(usize, &[F::Block], usize) -> [I::F32; N],
 ) -> [[f32; ROWS]; N] {
     let parts = ROWS / I::LANES;
-    let groups = F::COLS / GROUP;
-    let x = x.as_chunks::<W>().0;
-    assert!(parts <= MAX_PARTS && first + N <= W);
+    assert!(parts <= MAX_PARTS);
     let mut y = [[isa.splat(0.0); N]; MAX_PARTS];
-    let bytes: &[u8] = bytemuck::cast_slice(panel);
     for (s, blocks) in panel.chunks(SUPER / F::COLS).enumerate() {
-        let x: &[Block; N] = x[s][first..].first_chunk().expect("a tile holds N tokens from `first` on");
         for p in 0..parts {
-            let row = p * I::LANES;
-            let mut part = [isa.splat(0.0); N];
-            for (b, block) in blocks.iter().enumerate() {
-                let mut acc = [isa.splat(0.0); N];
-                for group in 0..groups {
-                    let at = b * groups + group;
-                    if C::STREAMED && p == 0 {
-                        prefetch::<F, I>(isa, bytes, s * SUPER / GROUP + at);
-                    }
-                    let codes = codes.get(isa, block, row, group, s * SUPER / GROUP + at);
-                    let dot = group_dot::<F, I, N>(isa, block, row, group, &codes, x, at);
-                    for t in 0..N {
-                        acc[t] = isa.fma(dot[t], isa.splat(x[t].scale[at]), acc[t]);
-                    }
-                }
-                let d = F::d(isa, block, row);
-                for t in 0..N {
-                    part[t] = isa.fma(acc[t], d, part[t]);
-                }
-                if F::MIN_RUN != 0 {
-                    subtract_mins::<F, I, N>(isa, block, row, x, &mut part);
-                }
-                if F::OFFSET {
-                    let m = F::m(isa, block, row);
-                    for t in 0..N {
-                        part[t] = isa.fma(m, isa.splat(x[t].scaled_sums[b]), part[t]);
-                    }
-                }
-            }
+            let part = part(s, blocks, p * I::LANES);
             for t in 0..N {
                 y[p][t] = isa.add(y[p][t], part[t]);
             }
@@ -100,6 +174,62 @@ pub fn tile<F: Format, I: Isa, C: Codes<F>, const W: usize, const N: usize>(
         }
     }
     out
+}
+
+/// Columns of a tile's dot product: those that share an integer scale, at most a group.
+pub fn tile_columns<F: Format>() -> usize {
+    if F::SCALE_RUN == GROUP / 2 { GROUP / 2 } else { GROUP }
+}
+
+/// Products of a panel, whose codes are unpacked as signed bytes, with the tokens of a wide tile. `tiles` are configured for
+/// [`tile_columns`].
+///
+/// # Panics
+/// If the tile has fewer tokens or columns.
+#[inline(always)]
+pub fn tiled<F: Format, I: Isa>(isa: I, tiles: &Configured<'_>, panel: &[F::Block], codes: &[Bytes], x: &[Block]) -> [[f32; ROWS]; WIDE] {
+    const HALF: usize = WIDE / 2;
+    let x = x.as_chunks::<WIDE>().0;
+    let mut y = [[0.0; ROWS]; WIDE];
+    let mut dots = [[[0; ROWS]; WIDE]; MAX_RUNS];
+    for (s, blocks) in panel.chunks(SUPER / F::COLS).enumerate() {
+        let groups = blocks.len() * F::COLS / GROUP;
+        tile_dots::<F>(tiles, &codes[s * SUPER / GROUP..][..groups], &x[s], &mut dots);
+        for first in [0, HALF] {
+            let x: &[Block; HALF] = x[s][first..].first_chunk().expect("half a tile");
+            for row in (0..ROWS).step_by(I::LANES) {
+                let part = superblock::<F, I, _, HALF>(isa, blocks, row, x, &Tiled { dots: &dots, first });
+                for t in 0..HALF {
+                    let y = &mut y[first + t][row..];
+                    isa.store(isa.add(isa.load(y), part[t]), y);
+                }
+            }
+        }
+    }
+    y
+}
+
+/// The dot products of every run of a superblock.
+#[inline(always)]
+fn tile_dots<F: Format>(tiles: &Configured<'_>, codes: &[Bytes], x: &[Block; WIDE], dots: &mut [[[i32; ROWS]; WIDE]; MAX_RUNS]) {
+    let stride = size_of::<Block>();
+    let all: &[i8] = bytemuck::cast_slice(x);
+    let columns = tile_columns::<F>();
+    let runs = GROUP / columns;
+    for (g, codes) in codes.iter().enumerate() {
+        for half in 0..runs {
+            let run = g * runs + half;
+            let weights = &codes.0[half * columns / 4..][..columns / 4];
+            // Codes come first in a block, 32 for every group.
+            let x = &all[run * columns..];
+            match run % 4 {
+                0 => tiles.dot::<0>(weights, x, stride, &mut dots[run]),
+                1 => tiles.dot::<1>(weights, x, stride, &mut dots[run]),
+                2 => tiles.dot::<2>(weights, x, stride, &mut dots[run]),
+                _ => tiles.dot::<3>(weights, x, stride, &mut dots[run]),
+            }
+        }
+    }
 }
 
 /// Bytes between a read and the prefetch that serves it.
@@ -176,9 +306,9 @@ fn subtract_mins<F: Format, I: Isa, const N: usize>(isa: I, block: &F::Block, ro
     }
 }
 
-/// Writes the codes of a panel as bytes, to be used for many tokens.
+/// Writes the codes of a panel, less `zero`, as bytes, to be used for many tokens.
 #[inline(always)]
-pub fn unpack<F: Format, I: Isa>(isa: I, panel: &[F::Block], codes: &mut [Bytes]) {
+pub fn unpack<F: Format, I: Isa>(isa: I, panel: &[F::Block], zero: u8, codes: &mut [Bytes]) {
     let groups = F::COLS / GROUP;
     for (b, block) in panel.iter().enumerate() {
         for group in 0..groups {
@@ -186,7 +316,7 @@ pub fn unpack<F: Format, I: Isa>(isa: I, panel: &[F::Block], codes: &mut [Bytes]
             for row in (0..ROWS).step_by(I::LANES) {
                 let codes = F::codes(isa, block, row, group);
                 for j in 0..8 {
-                    isa.store_u8(codes[j], &mut out[j], row);
+                    isa.store_u8(isa.sub_u8(codes[j], zero), &mut out[j], row);
                 }
             }
         }

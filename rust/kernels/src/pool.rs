@@ -181,10 +181,9 @@ impl Shared {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(ticket.next(), worker.wrapping_add(1)))) {
                 *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
             }
-            if self.finished.fetch_add(1, Ordering::SeqCst) + 1 == ticket.tasks() && self.caller_parked.load(Ordering::SeqCst) {
-                if let Some(caller) = &*self.caller.lock().unwrap_or_else(PoisonError::into_inner) {
-                    caller.unpark();
-                }
+            let last = self.finished.fetch_add(1, Ordering::SeqCst) + 1 == ticket.tasks();
+            if last && self.caller_parked.load(Ordering::SeqCst) {
+                self.caller.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Thread::unpark);
             }
         }
     }

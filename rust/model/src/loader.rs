@@ -39,12 +39,10 @@ impl Default for LoadOptions {
 /// More threads than any machine has.
 const MOST_THREADS: usize = 1024;
 
-impl LoadOptions {
-    fn check(what: &str, value: Option<usize>, most: usize) -> Result<(), ModelError> {
-        match value {
-            Some(n) if !(1..=most).contains(&n) => Err(ModelError::Option(format!("{what} is {n}, but must be 1 to {most}"))),
-            _ => Ok(()),
-        }
+fn check(what: &str, value: Option<usize>, most: usize) -> Result<(), ModelError> {
+    match value {
+        Some(n) if !(1..=most).contains(&n) => Err(ModelError::Option(format!("{what} is {n}, but must be 1 to {most}"))),
+        _ => Ok(()),
     }
 }
 
@@ -68,9 +66,9 @@ impl Model {
     /// # Errors
     /// If the file is damaged, not supported or too large for the memory, or an option is out of range.
     pub fn load(file: &GgufFile, options: &LoadOptions, progress: &mut dyn FnMut(usize, usize) -> bool) -> Result<Model, ModelError> {
-        LoadOptions::check("threads", options.threads, MOST_THREADS)?;
-        LoadOptions::check("prefill_threads", options.prefill_threads, MOST_THREADS)?;
-        LoadOptions::check("context_length", options.context_length, 1 << 30)?;
+        check("threads", options.threads, MOST_THREADS)?;
+        check("prefill_threads", options.prefill_threads, MOST_THREADS)?;
+        check("context_length", options.context_length, 1 << 30)?;
         let cpu = Cpu::by_name(&options.isa).map_err(|e| ModelError::Option(e.to_string()))?;
         let (config, declared) = arch::declare(file, options.context_length)?;
         let threads = options.threads.unwrap_or_else(default_threads);

@@ -1,1 +1,47 @@
-//! The Python extension module: conversion, GIL release and error mapping only.
+//! The extension module `fastllm._native`: conversion, GIL release and error mapping only.
+//!
+//! No thread of the engine ever calls Python: a waiting caller polls in short slices and looks for signals, an event loop is woken
+//! through a pipe ([`waker`]). What must not outlive a `fork` is held in [`process::Owned`].
+#![deny(unsafe_code)]
+
+mod chat;
+mod decoder;
+mod engine;
+mod errors;
+mod file;
+mod json;
+mod metadata;
+mod model;
+mod process;
+mod request;
+mod sampling;
+mod tokenizer;
+mod waker;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::chat::ChatTemplate;
+    #[pymodule_export]
+    use crate::decoder::Decoder;
+    #[pymodule_export]
+    use crate::engine::{Engine, shutdown};
+    #[pymodule_export]
+    use crate::file::File;
+    #[pymodule_export]
+    use crate::model::{Model, available_isas, cache_types, default_threads};
+    #[pymodule_export]
+    use crate::request::{Finished, Prefill, Request, Token};
+    #[pymodule_export]
+    use crate::sampling::Sampling;
+    #[pymodule_export]
+    use crate::tokenizer::Tokenizer;
+    #[pymodule_export]
+    use crate::waker::Waker;
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "the name that Python expects")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

@@ -1,4 +1,5 @@
 //! The one place where a CPU becomes a type.
+use crate::tiles::Tiles;
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64::{Avx2, Avx512Vnni, AvxVnni};
 use crate::{Isa, Kernel, Scalar};
@@ -16,6 +17,14 @@ enum Token {
     AvxVnni(AvxVnni),
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Amx(Avx512Vnni, Tiles),
+}
+
+/// Work for instruction sets with matrix tiles.
+pub trait TileKernel {
+    /// Does the work with the vectors of `isa` and with tiles. Mark implementations `#[inline(always)]`.
+    fn run<I: Isa>(self, isa: I, tiles: Tiles);
 }
 
 /// An instruction set that this CPU lacks, or that does not exist.
@@ -43,7 +52,10 @@ impl Cpu {
         {
             all.extend(Avx2::detect().map(|t| Cpu(Token::Avx2(t))));
             all.extend(AvxVnni::detect().map(|t| Cpu(Token::AvxVnni(t))));
-            all.extend(Avx512Vnni::detect().map(|t| Cpu(Token::Avx512Vnni(t))));
+            if let Some(isa) = Avx512Vnni::detect() {
+                all.push(Cpu(Token::Avx512Vnni(isa)));
+                all.extend(Tiles::detect().map(|tiles| Cpu(Token::Avx512Amx(isa, tiles))));
+            }
         }
         all
     }
@@ -78,8 +90,12 @@ impl Cpu {
         found.ok_or_else(|| UnavailableIsa { name: name.to_owned(), available: available.iter().map(|cpu| cpu.name()).collect() })
     }
 
-    /// The name users write: `scalar`, `avx2`, `avx_vnni`, `avx512_vnni`.
+    /// The name users write: `scalar`, `avx2`, `avx_vnni`, `avx512_vnni`, `avx512_amx`.
     pub fn name(self) -> &'static str {
+        #[cfg(target_arch = "x86_64")]
+        if let Token::Avx512Amx(..) = self.0 {
+            return "avx512_amx";
+        }
         struct Name;
         impl Kernel for Name {
             type Output = &'static str;
@@ -100,7 +116,31 @@ impl Cpu {
             #[cfg(target_arch = "x86_64")]
             Token::AvxVnni(isa) => isa.run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Token::Avx512Vnni(isa) => isa.run(kernel),
+            Token::Avx512Vnni(isa) | Token::Avx512Amx(isa, _) => isa.run(kernel),
+        }
+    }
+
+    /// Runs `kernel` if the set has matrix tiles, else gives it back.
+    ///
+    /// # Errors
+    /// The kernel, if there are no tiles.
+    #[inline]
+    pub fn run_tiled<K: TileKernel>(self, kernel: K) -> Result<(), K> {
+        struct Tiled<K>(K, Tiles);
+        impl<K: TileKernel> Kernel for Tiled<K> {
+            type Output = ();
+            #[inline(always)]
+            fn run<I: Isa>(self, isa: I) {
+                self.0.run(isa, self.1);
+            }
+        }
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Amx(isa, tiles) => {
+                isa.run(Tiled(kernel, tiles));
+                Ok(())
+            }
+            _ => Err(kernel),
         }
     }
 }

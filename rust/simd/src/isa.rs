@@ -95,6 +95,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// `x` where `y >= bound`, else +0.
     fn keep_ge(self, x: Self::F32, y: Self::F32, bound: Self::F32) -> Self::F32;
 
+    /// Loads `LANES` integers.
+    fn load_i32(self, src: &[i32]) -> Self::I32;
     /// Zero in every lane.
     fn zero(self) -> Self::I32;
     /// Exact below 2^24, else rounded to nearest even.
@@ -106,6 +108,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn store_u8(self, x: Self::U8, dst: &mut [u8; 64], row: usize);
     /// `a & mask` on bytes.
     fn and(self, a: Self::U8, mask: u8) -> Self::U8;
+    /// `a - b` on bytes, modulo 256.
+    fn sub_u8(self, a: Self::U8, b: u8) -> Self::U8;
     /// `a | b` on bytes.
     fn or(self, a: Self::U8, b: Self::U8) -> Self::U8;
     /// `a >> N` on bytes.
@@ -128,6 +132,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn zero_sum(self) -> Self::Sum;
     /// The value of a sum.
     fn sum_to_f32(self, x: Self::Sum) -> Self::F32;
+    /// `acc + scale * dot`; the result stays below 2^24.
+    fn add_scaled(self, acc: Self::Sum, dot: Self::I32, scale: Self::Scale) -> Self::Sum;
     /// `acc[t] + scale * dot(..)[t]`, with dots of 16 or 32 columns and scales of 8 bits; all sums stay below 2^24.
     fn dot_scaled<const N: usize>(
         self,

@@ -14,9 +14,10 @@ pub mod half;
 mod isa;
 pub mod math;
 mod scalar;
+pub mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use dispatch::{Cpu, UnavailableIsa};
+pub use dispatch::{Cpu, TileKernel, UnavailableIsa};
 pub use isa::{Isa, Kernel, ROWS, Range};
 pub use scalar::Scalar;

@@ -54,12 +54,14 @@ impl Isa for Scalar {
     }
     #[inline(always)] fn keep_ge(self, x: Floats, y: Floats, b: Floats) -> Floats { lanes(|i| if y[i] >= b[i] { x[i] } else { 0.0 }) }
 
+    #[inline(always)] fn load_i32(self, s: &[i32]) -> [i32; ROWS] { from_fn(|i| s[i]) }
     #[inline(always)] fn zero(self) -> [i32; ROWS] { [0; ROWS] }
     #[inline(always)] fn to_f32(self, x: [i32; ROWS]) -> Floats { lanes(|i| x[i] as f32) }
 
     #[inline(always)] fn load_u8(self, s: &[u8; 64], _: usize) -> [u8; 64] { *s }
     #[inline(always)] fn store_u8(self, x: [u8; 64], d: &mut [u8; 64], _: usize) { *d = x; }
     #[inline(always)] fn and(self, a: [u8; 64], mask: u8) -> [u8; 64] { from_fn(|i| a[i] & mask) }
+    #[inline(always)] fn sub_u8(self, a: [u8; 64], b: u8) -> [u8; 64] { from_fn(|i| a[i].wrapping_sub(b)) }
     #[inline(always)] fn or(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] { from_fn(|i| a[i] | b[i]) }
     #[inline(always)] fn shr<const N: u32>(self, a: [u8; 64]) -> [u8; 64] { from_fn(|i| a[i] >> N) }
     #[inline(always)] fn shl<const N: u32>(self, a: [u8; 64]) -> [u8; 64] { from_fn(|i| a[i] << N) }
@@ -89,6 +91,7 @@ impl Isa for Scalar {
     }
     #[inline(always)] fn zero_sum(self) -> [i32; ROWS] { [0; ROWS] }
     #[inline(always)] fn sum_to_f32(self, x: [i32; ROWS]) -> Floats { self.to_f32(x) }
+    #[inline(always)] fn add_scaled(self, acc: [i32; ROWS], dot: [i32; ROWS], scale: [i32; ROWS]) -> [i32; ROWS] { from_fn(|i| acc[i] + dot[i] * scale[i]) }
     #[inline(always)]
     fn dot_scaled<const N: usize>(self, acc: [[i32; ROWS]; N], codes: &[[u8; 64]], x: &[&[i8]; N], sums: &[i32; N], range: Range, scale: [i32; ROWS]) -> [[i32; ROWS]; N] {
         let dot = self.dot(codes, x, sums, range);

@@ -176,12 +176,14 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
     }
     #[inline(always)] fn keep_ge(self, x: __m256, y: __m256, b: __m256) -> __m256 { unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(y, b), x) } }
 
+    #[inline(always)] fn load_i32(self, s: &[i32]) -> __m256i { assert!(s.len() >= 8); unsafe { _mm256_loadu_si256(s.as_ptr().cast()) } }
     #[inline(always)] fn zero(self) -> __m256i { unsafe { _mm256_setzero_si256() } }
     #[inline(always)] fn to_f32(self, x: __m256i) -> __m256 { unsafe { _mm256_cvtepi32_ps(x) } }
 
     #[inline(always)] fn load_u8(self, s: &[u8; 64], row: usize) -> __m256i { unsafe { _mm256_loadu_si256(rows(s, row, 4).cast()) } }
     #[inline(always)] fn store_u8(self, x: __m256i, d: &mut [u8; 64], row: usize) { unsafe { _mm256_storeu_si256(d[4 * row..][..32].as_mut_ptr().cast(), x) } }
     #[inline(always)] fn and(self, a: __m256i, mask: u8) -> __m256i { unsafe { _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)) } }
+    #[inline(always)] fn sub_u8(self, a: __m256i, b: u8) -> __m256i { unsafe { _mm256_sub_epi8(a, _mm256_set1_epi8(b as i8)) } }
     #[inline(always)] fn or(self, a: __m256i, b: __m256i) -> __m256i { unsafe { _mm256_or_si256(a, b) } }
     #[inline(always)] fn shr<const N: u32>(self, a: __m256i) -> __m256i { self.and(unsafe { _mm256_srl_epi16(a, _mm_cvtsi32_si128(N as i32)) }, 0xff >> N) }
     #[inline(always)] fn shl<const N: u32>(self, a: __m256i) -> __m256i { self.and(unsafe { _mm256_sll_epi16(a, _mm_cvtsi32_si128(N as i32)) }, 0xff << N) }
@@ -221,14 +223,22 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
     }
     #[inline(always)] fn zero_sum(self) -> __m256i { self.zero() }
     #[inline(always)] fn sum_to_f32(self, x: __m256i) -> __m256 { if VNNI { unsafe { _mm256_castsi256_ps(x) } } else { self.to_f32(x) } }
+    #[inline(always)] fn add_scaled(self, acc: __m256i, dot: __m256i, scale: __m256i) -> __m256i {
+        unsafe {
+            if VNNI {
+                return _mm256_castps_si256(self.fma(self.to_f32(dot), _mm256_castsi256_ps(scale), _mm256_castsi256_ps(acc)));
+            }
+            // The scale stands in both halves of a lane: one of them, with its sign.
+            let scale = _mm256_srai_epi32::<16>(scale);
+            _mm256_add_epi32(acc, _mm256_mullo_epi32(dot, scale))
+        }
+    }
     #[inline(always)]
     fn dot_scaled<const N: usize>(self, mut acc: [__m256i; N], codes: &[__m256i], x: &[&[i8]; N], sums: &[i32; N], range: Range, scale: __m256i) -> [__m256i; N] {
         if VNNI {
             let dot = Self::dot_vnni(codes, x, sums, range);
             for t in 0..N {
-                acc[t] = unsafe {
-                    _mm256_castps_si256(self.fma(self.to_f32(dot[t]), _mm256_castsi256_ps(scale), _mm256_castsi256_ps(acc[t])))
-                };
+                acc[t] = self.add_scaled(acc[t], dot[t], scale);
             }
             return acc;
         }

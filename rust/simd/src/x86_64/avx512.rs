@@ -83,12 +83,14 @@ impl Isa for Avx512Vnni {
     }
     #[inline(always)] fn keep_ge(self, x: __m512, y: __m512, b: __m512) -> __m512 { unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(y, b), x) } }
 
+    #[inline(always)] fn load_i32(self, s: &[i32]) -> __m512i { assert!(s.len() >= 16); unsafe { _mm512_loadu_si512(s.as_ptr().cast()) } }
     #[inline(always)] fn zero(self) -> __m512i { unsafe { _mm512_setzero_si512() } }
     #[inline(always)] fn to_f32(self, x: __m512i) -> __m512 { unsafe { _mm512_cvtepi32_ps(x) } }
 
     #[inline(always)] fn load_u8(self, s: &[u8; 64], _: usize) -> __m512i { unsafe { _mm512_loadu_si512(s.as_ptr().cast()) } }
     #[inline(always)] fn store_u8(self, x: __m512i, d: &mut [u8; 64], _: usize) { unsafe { _mm512_storeu_si512(d.as_mut_ptr().cast(), x) } }
     #[inline(always)] fn and(self, a: __m512i, mask: u8) -> __m512i { unsafe { _mm512_and_si512(a, _mm512_set1_epi8(mask as i8)) } }
+    #[inline(always)] fn sub_u8(self, a: __m512i, b: u8) -> __m512i { unsafe { _mm512_sub_epi8(a, _mm512_set1_epi8(b as i8)) } }
     #[inline(always)] fn or(self, a: __m512i, b: __m512i) -> __m512i { unsafe { _mm512_or_si512(a, b) } }
     #[inline(always)] fn shr<const N: u32>(self, a: __m512i) -> __m512i { self.and(unsafe { _mm512_srli_epi16::<N>(a) }, 0xff >> N) }
     #[inline(always)] fn shl<const N: u32>(self, a: __m512i) -> __m512i { self.and(unsafe { _mm512_slli_epi16::<N>(a) }, 0xff << N) }
@@ -121,11 +123,12 @@ impl Isa for Avx512Vnni {
     }
     #[inline(always)] fn zero_sum(self) -> __m512 { self.splat(0.0) }
     #[inline(always)] fn sum_to_f32(self, x: __m512) -> __m512 { x }
+    #[inline(always)] fn add_scaled(self, acc: __m512, dot: __m512i, scale: __m512) -> __m512 { self.fma(self.to_f32(dot), scale, acc) }
     #[inline(always)]
     fn dot_scaled<const N: usize>(self, mut acc: [__m512; N], codes: &[__m512i], x: &[&[i8]; N], sums: &[i32; N], range: Range, scale: __m512) -> [__m512; N] {
         let dot = self.dot(codes, x, sums, range);
         for t in 0..N {
-            acc[t] = self.fma(self.to_f32(dot[t]), scale, acc[t]);
+            acc[t] = self.add_scaled(acc[t], dot[t], scale);
         }
         acc
     }

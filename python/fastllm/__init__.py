@@ -1,0 +1,83 @@
+"""Fast inference of open-weight language models (GGUF files) on CPUs.
+
+>>> from fastllm import Model
+>>> model = Model.demo()
+>>> print(model.generate("Once upon a time", max_tokens=32, temperature=0).text)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import atexit as _atexit
+
+from fastllm import _native
+from fastllm._native import __version__, available_isas
+from fastllm.chat import ChatTemplate
+from fastllm.errors import (
+    BusyError,
+    CancelledError,
+    ContextOverflowError,
+    FastLLMError,
+    FastLLMWarning,
+    ForkError,
+    InternalError,
+    ModelFileError,
+    ModelFileNotFoundError,
+    ModelFilePermissionError,
+    ModelFormatError,
+    OutOfMemoryError,
+    ParameterError,
+    SamplingError,
+    TemplateError,
+    UnsupportedModelError,
+)
+from fastllm.gguf import GGUFFile, TensorInfo
+from fastllm.model import Model
+from fastllm.options import SamplingParams
+from fastllm.plan import MemoryPlan, plan
+from fastllm.results import ChatChunk, ChatReply, Chunk, Generation, Timings, TokenLogprob, TopLogprob, Usage
+from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, TokenStream
+from fastllm.tokenizer import Tokenizer
+
+__all__ = [
+    "AsyncChatStream",
+    "AsyncTokenStream",
+    "BusyError",
+    "CancelledError",
+    "ChatChunk",
+    "ChatReply",
+    "ChatStream",
+    "ChatTemplate",
+    "Chunk",
+    "ContextOverflowError",
+    "FastLLMError",
+    "FastLLMWarning",
+    "ForkError",
+    "GGUFFile",
+    "Generation",
+    "InternalError",
+    "MemoryPlan",
+    "Model",
+    "ModelFileError",
+    "ModelFileNotFoundError",
+    "ModelFilePermissionError",
+    "ModelFormatError",
+    "OutOfMemoryError",
+    "ParameterError",
+    "SamplingError",
+    "SamplingParams",
+    "TemplateError",
+    "TensorInfo",
+    "Timings",
+    "TokenLogprob",
+    "TokenStream",
+    "Tokenizer",
+    "TopLogprob",
+    "UnsupportedModelError",
+    "Usage",
+    "__version__",
+    "available_isas",
+    "plan",
+]
+
+# Nothing computes while the interpreter goes.
+_atexit.register(_native.shutdown)

@@ -1,0 +1,110 @@
+"""`fastllm chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+from fastllm.cli import arguments, generate
+from fastllm.cli.progress import Bar
+from fastllm.errors import ContextOverflowError, TemplateError
+
+if TYPE_CHECKING:
+    from fastllm.model import Model
+    from fastllm.options import SamplingParams
+
+_HELP = """/reset         forget the conversation
+/system TEXT   set what the model is told first, and forget the conversation; without TEXT: nothing
+/quit          leave (also Ctrl-D)
+Ctrl-C         stop an answer"""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "chat",
+        help="talk with a model",
+        description="A conversation, with the chat template of the file. Without MODEL, the embedded demo model.",
+        epilog="Lines that come through a pipe are answered one by one. On a terminal, /help lists the commands.",
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a GGUF file")
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
+    parser.add_argument("--stats", action="store_true", help="report counts and speed on standard error")
+    arguments.add_loading(parser)
+    arguments.add_sampling(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command."""
+    params = arguments.sampling(options)
+    conversation = Conversation(arguments.load(options.model, options), params, options.system, stats=options.stats)
+    interactive = sys.stdin.isatty()
+    if interactive:
+        with contextlib.suppress(ImportError):  # not everywhere
+            import readline  # noqa: F401, PLC0415 - gives input() its history
+        print(f"{conversation.model!r}\n/help lists the commands")
+    while True:
+        try:
+            line = input("> " if interactive else "").strip()
+        except EOFError:
+            return 0
+        if line in {"/quit", "/exit"}:
+            return 0
+        if not line:
+            continue
+        if line.startswith("/"):
+            conversation.command(line)
+            continue
+        try:
+            conversation.ask(line)
+        except (ContextOverflowError, TemplateError) as error:
+            if not interactive:
+                raise
+            print(f"{error}\n/reset forgets the conversation", file=sys.stderr)
+
+
+class Conversation:
+    """The messages so far, and the model that answers them."""
+
+    def __init__(self, model: Model, params: SamplingParams, system: str | None, *, stats: bool) -> None:
+        self.model = model
+        self._params = params
+        self._system = system
+        self._stats = stats
+        self._messages: list[dict[str, str]] = []
+
+    def command(self, line: str) -> None:
+        """Does what a line with a slash says."""
+        name, _, text = line.partition(" ")
+        if name == "/reset":
+            self._messages.clear()
+        elif name == "/system":
+            self._system = text.strip() or None
+            self._messages.clear()
+        else:
+            print(_HELP)
+
+    def ask(self, text: str) -> None:
+        """Writes the answer to a message. Ctrl-C stops it; what was written until then stays in the conversation."""
+        system = [{"role": "system", "content": self._system}] if self._system is not None else []
+        messages = [*self._messages, {"role": "user", "content": text}]
+        with (
+            Bar("reading", "tokens") as bar,
+            self.model.chat_stream([*system, *messages], self._params, progress=bar) as stream,
+        ):
+            try:
+                for chunk in stream:
+                    bar.close()
+                    sys.stdout.write(chunk.content)
+                    sys.stdout.flush()
+            except KeyboardInterrupt:
+                if not sys.stdin.isatty():
+                    raise
+            reply = stream.result()
+        sys.stdout.write("\n")
+        self._messages = [*messages, reply.message]
+        if self._stats:
+            generate.report(reply)

@@ -1,0 +1,60 @@
+"""`fastllm generate`: continues a text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from fastllm.cli import arguments
+from fastllm.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from fastllm.results import ChatReply, Generation
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "generate",
+        help="continue a text",
+        usage="fastllm generate [options] [MODEL] [PROMPT ...]",
+        description="Continues a text. Without MODEL, the embedded demo model; without PROMPT, standard input.",
+        epilog="The first argument is the model if it ends in .gguf or is a file; after --model, all are the prompt.",
+    )
+    parser.add_argument("words", nargs="*", metavar="MODEL PROMPT", help="a GGUF file, and the text to continue")
+    parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file")
+    parser.add_argument("--stats", action="store_true", help="report counts and speed on standard error")
+    arguments.add_loading(parser)
+    arguments.add_sampling(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command."""
+    path, prompt = arguments.model_and_text(options.words, options.model)
+    if prompt is None:
+        return arguments.usage_error(options.parser, "there is no prompt")
+    params = arguments.sampling(options)
+    model = arguments.load(path, options)
+    with Bar("reading the prompt", "tokens") as bar, model.stream(prompt, params, progress=bar) as stream:
+        for chunk in stream:
+            bar.close()
+            sys.stdout.write(chunk.text)
+            sys.stdout.flush()
+        result = stream.result()
+    sys.stdout.write("\n")
+    if options.stats:
+        report(result)
+    return 0
+
+
+def report(result: Generation | ChatReply) -> None:
+    """Writes counts and speed to standard error."""
+    usage, timings = result.usage, result.timings
+    print(
+        f"{usage.prompt_tokens} tokens read at {timings.prompt_tokens_per_second:.1f}/s, "
+        f"{usage.completion_tokens} written at {timings.decode_tokens_per_second:.1f}/s "
+        f"({timings.gigabytes_per_second:.1f} GB/s), {result.finish_reason}",
+        file=sys.stderr,
+    )

@@ -1,0 +1,596 @@
+"""`Model`: a language model in memory."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from fastllm import _native
+from fastllm.chat import ChatTemplate, Message
+from fastllm.errors import ParameterError, TemplateError
+from fastllm.gguf import GGUFFile, Metadata, TensorInfo
+from fastllm.options import SamplingOptions, SamplingParams
+from fastllm.results import ChatChunk, ChatReply, Chunk, Generation
+from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
+from fastllm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from types import TracebackType
+
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import Self, Unpack
+
+__all__ = ["Model", "Prompt"]
+
+Prompt = str | Sequence[int]
+T = TypeVar("T")
+
+# Requests of one call that run or wait at a time: the engine is kept busy, and others find room in its queue.
+_WINDOW = 64
+# Iterable, but in no order or of no ids.
+_NO_PROMPT = (bytes, bytearray, Mapping, AbstractSet)
+# Characters from which on a prompt is tokenized outside the event loop.
+_LONG = 20_000
+DEMO = Path(__file__).parent / "models" / "fastllm-tiny-q4_0.gguf"
+
+
+class Model:
+    """A model, loaded and ready. Any number of threads and tasks may use it at once; their requests run in one batch.
+
+    A result depends on the weights, the prompt, the options and the seed: not on the number of threads, nor on what
+    runs at the same time.
+
+    Args:
+        path: A GGUF file, or the first shard of a model.
+        context_length: Most positions of a prompt and its output; None: what the model was trained for.
+        threads: Threads; None: what this process may use, at most one for each core.
+        prefill_threads: Threads for prompts; None: as `threads`.
+        kv_dtype: How keys and values are stored: "f32", "f16" or "q8_0".
+        isa: The instruction set, one of `fastllm.available_isas()`; None or "auto": the environment variable
+            FASTLLM_ISA, else the fastest one.
+        progress: Called with bytes loaded and bytes in all, while the weights are loaded.
+
+    Raises:
+        ModelFileError: The file cannot be read (also FileNotFoundError, PermissionError).
+        ModelFormatError: It is not a GGUF file, or is damaged.
+        UnsupportedModelError: This version cannot run it.
+        ParameterError: An option is out of range.
+        OutOfMemoryError: The model is too large.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        context_length: int | None = None,
+        threads: int | None = None,
+        prefill_threads: int | None = None,
+        kv_dtype: str = "f16",
+        isa: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._file = GGUFFile(path)
+        self._weights = _native.Model(
+            self._file._native,  # noqa: SLF001 - one package
+            "auto" if isa is None else isa,
+            _count("threads", threads),
+            _count("prefill_threads", prefill_threads),
+            kv_dtype,
+            _count("context_length", context_length),
+            progress,
+        )
+        self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
+        self._engine = _native.Engine(self._weights, self.tokenizer._native)  # noqa: SLF001
+        self._template: ChatTemplate | None = None
+
+    @classmethod
+    def demo(
+        cls,
+        *,
+        context_length: int | None = None,
+        threads: int | None = None,
+        prefill_threads: int | None = None,
+        kv_dtype: str = "f16",
+        isa: str | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """The model inside this package, fastllm-tiny: two million parameters, for documentation and tests.
+
+        The keywords are those of `Model`.
+        """
+        return cls(
+            DEMO,
+            context_length=context_length,
+            threads=threads,
+            prefill_threads=prefill_threads,
+            kv_dtype=kv_dtype,
+            isa=isa,
+            progress=progress,
+        )
+
+    # Text
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[Prompt], params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+    ) -> list[Generation]: ...
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        params: SamplingParams | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Generation | list[Generation]:
+        """Continues a prompt, or several at once.
+
+        Args:
+            prompt: A text, token ids, or a list of either. A text gets the tokens that begin a text, where the model
+                wants them; texts of control tokens in it stay text.
+            params: The options; None: the defaults.
+            options: Fields of `SamplingParams` that differ from `params`.
+
+        Returns:
+            A `Generation`; for a list of prompts a list of them.
+
+        Raises:
+            ContextOverflowError: The prompt is longer than the context.
+            ParameterError: An option is out of range, or the prompt has no tokens.
+            TypeError: There is no such option.
+        """
+        resolved = SamplingParams.resolve("generate", params, options)
+        prompts, single = _prompts(prompt)
+        results = self._run_all([lambda p=p: self._stream(p, resolved, None) for p in prompts])  # type: ignore[misc]
+        return results[0] if single else results
+
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> TokenStream:
+        """Continues a prompt, giving the text while it is made.
+
+        Args:
+            prompt: A text or token ids.
+            params: The options; None: the defaults.
+            progress: Called with tokens read and tokens in all, while the prompt is read.
+            options: Fields of `SamplingParams` that differ from `params`.
+
+        Raises:
+            As `generate`.
+        """
+        return self._stream(_prompt(prompt), SamplingParams.resolve("stream", params, options), progress)
+
+    @overload
+    async def agenerate(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+    ) -> Generation: ...
+    @overload
+    async def agenerate(
+        self, prompt: Sequence[Prompt], params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+    ) -> list[Generation]: ...
+    async def agenerate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        params: SamplingParams | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Generation | list[Generation]:
+        """`generate` for asyncio. Cancelling the task stops the work."""
+        import asyncio  # noqa: PLC0415 - `import fastllm` is quick
+
+        resolved = SamplingParams.resolve("agenerate", params, options)
+        prompts, single = _prompts(prompt)
+        if single:
+            return await self._astream(prompts[0], resolved).result()
+        window = asyncio.Semaphore(_WINDOW)
+
+        async def one(prompt: Prompt) -> Generation:
+            async with window:
+                return await self._astream(prompt, resolved).result()
+
+        return await _gather([one(p) for p in prompts])
+
+    def astream(
+        self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+    ) -> AsyncTokenStream:
+        """`stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
+        return self._astream(_prompt(prompt), SamplingParams.resolve("astream", params, options))
+
+    # Chat
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: ChatTemplate | str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> ChatReply:
+        """Answers a conversation.
+
+        The messages are written with the chat template of the file. The answer is what the model wrote: reasoning and
+        tool calls are left in its text as they are.
+
+        Args:
+            messages: Dicts with "role" and "content", and whatever else the template reads.
+            params: The options; None: the defaults.
+            tools: Descriptions of tools, for templates that write them.
+            chat_template: Another template than that of the file.
+            chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
+            options: Fields of `SamplingParams` that differ from `params`.
+
+        Raises:
+            TemplateError: The file has no template, or the template refuses the conversation.
+            ContextOverflowError, ParameterError, TypeError: As `generate`.
+        """
+        resolved = SamplingParams.resolve("chat", params, options)
+        ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
+        return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, None)).result()
+
+    def chat_stream(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: ChatTemplate | str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> ChatStream:
+        """Answers a conversation, giving the text while it is made. As `chat` and `stream`."""
+        resolved = SamplingParams.resolve("chat_stream", params, options)
+        ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
+        return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, progress))
+
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: ChatTemplate | str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> ChatReply:
+        """`chat` for asyncio. Cancelling the task stops the work."""
+        resolved = SamplingParams.resolve("achat", params, options)
+        return await self._achat(messages, resolved, tools, chat_template, chat_template_kwargs).result()
+
+    def achat_stream(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: ChatTemplate | str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> AsyncChatStream:
+        """`chat_stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
+        resolved = SamplingParams.resolve("achat_stream", params, options)
+        return self._achat(messages, resolved, tools, chat_template, chat_template_kwargs)
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The chat template of the file.
+
+        Raises:
+            TemplateError: The file has none, or it is no template.
+        """
+        if self._template is None:
+            source = self.metadata.text("tokenizer.chat_template")
+            if source is None:
+                raise TemplateError(
+                    f"{self.path} has no chat template: give one as chat_template=..., or write the prompt yourself "
+                    "and use generate"
+                )
+            self._template = self._compile(source)
+        return self._template
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        now: datetime | None = None,
+        **variables: Any,
+    ) -> str:
+        """The text of a conversation, by the template of the file. The arguments are those of `ChatTemplate.render`."""
+        return self.chat_template.render(
+            messages, tools=tools, add_generation_prompt=add_generation_prompt, now=now, **variables
+        )
+
+    # Numbers
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """What the model expects after every token, as float32 `[len(ids), vocab_size]`.
+
+        Raises:
+            ContextOverflowError: There are more ids than the context holds.
+            ParameterError: There are none, or one is beyond the vocabulary.
+        """
+        import numpy as np  # noqa: PLC0415 - `import fastllm` is quick
+
+        return np.frombuffer(self._engine.logits(_ids(ids)), dtype=np.float32).reshape(-1, self.vocab_size)
+
+    def score(self, context: Prompt, continuation: Prompt) -> float:
+        """The log-probability (natural logarithm) of a continuation after a context.
+
+        Two texts are tokenized together, as the model would read them; the tokens after those of the context count.
+
+        Raises:
+            ContextOverflowError: Both together are longer than the context.
+            ParameterError: There is nothing before or nothing in the continuation.
+        """
+        if isinstance(context, str) and isinstance(continuation, str):
+            start = len(self.tokenizer.encode(context))
+            ids = self.tokenizer.encode(context + continuation)
+        else:
+            before = self.tokenizer.encode(context) if isinstance(context, str) else _ids(context)
+            after = (
+                self.tokenizer.encode(continuation, add_special=False)
+                if isinstance(continuation, str)
+                else _ids(continuation)
+            )
+            start, ids = len(before), before + after
+        if not 0 < start < len(ids):
+            raise ParameterError(f"a continuation of {len(ids) - start} tokens after {start} tokens cannot be scored")
+        return math.fsum(self._engine.logprobs(ids)[start - 1 :])
+
+    def perplexity(self, text: Prompt, *, window: int | None = None) -> float:
+        """How surprised the model is by a text: the inverse geometric mean of the probabilities of its tokens.
+
+        A long text is cut into windows that know nothing of each other; the first token of each is not scored.
+
+        Args:
+            text: A text or token ids, at least two tokens.
+            window: Tokens of a window; None: the context length.
+
+        Raises:
+            ParameterError: The text is too short, or the window is not 2 to the context length.
+        """
+        window = self.context_length if window is None else window
+        if not 1 < window <= self.context_length:
+            raise ParameterError(f"window = {window} is not allowed: 2 to {self.context_length}")
+        ids = self.tokenizer.encode(text) if isinstance(text, str) else _ids(text)
+        windows = (ids[at : at + window] for at in range(0, len(ids), window))
+        logprobs = [x for part in windows if len(part) > 1 for x in self._engine.logprobs(part)]
+        if not logprobs:
+            raise ParameterError(f"a text of {len(ids)} tokens has no perplexity: at least 2 are needed")
+        return math.exp(-math.fsum(logprobs) / len(logprobs))
+
+    # Facts
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self._file.path
+
+    @property
+    def architecture(self) -> str:
+        """`general.architecture` of the file."""
+        return self._weights.architecture
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata of the file."""
+        return self._file.metadata
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """The tensors of the file."""
+        return self._file.tensors
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors."""
+        return self._file.parameters
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights in memory."""
+        return self._weights.weight_bytes
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids: the length of a row of logits."""
+        return self._weights.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        """Most positions of a prompt and its output."""
+        return self._weights.context_length
+
+    @property
+    def threads(self) -> int:
+        """Threads."""
+        return self._weights.threads
+
+    @property
+    def prefill_threads(self) -> int:
+        """Threads for prompts."""
+        return self._weights.prefill_threads
+
+    @property
+    def kv_dtype(self) -> str:
+        """How keys and values are stored."""
+        return self._weights.kv_dtype
+
+    @property
+    def isa(self) -> str:
+        """The instruction set."""
+        return self._weights.isa
+
+    def __repr__(self) -> str:
+        types = ", ".join(f"{dtype} x {count}" for dtype, count in self._file.dtypes.items())
+        return (
+            f"Model({Path(self.path).name!r}, {self.architecture}, {_short(self.parameters)} parameters, "
+            f"{_short(self.weight_bytes)}B in memory, {types}, {self.isa}, {self.threads} threads)"
+        )
+
+    # The end
+
+    def close(self) -> None:
+        """Ends all requests and frees the KV cache now, instead of when the model is collected as garbage."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Requests
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else _ids(prompt)
+
+    def _start(
+        self, ids: list[int], params: SamplingParams, chunk: type[Any], result: type[Any], progress: Progress | None
+    ) -> tuple[_Output[Any, Any], _native.Request]:
+        request = self._engine.submit(ids, params._native(), None)  # noqa: SLF001 - one package
+        return _Output(chunk, result, self.tokenizer, params, progress), request
+
+    def _stream(self, prompt: Prompt, params: SamplingParams, progress: Progress | None) -> TokenStream:
+        return TokenStream(*self._start(self._encode(prompt), params, Chunk, Generation, progress))
+
+    def _astream(self, prompt: Prompt, params: SamplingParams) -> AsyncTokenStream:
+        import asyncio  # noqa: PLC0415
+
+        async def submit(waker: _native.Waker) -> _native.Request:
+            long = isinstance(prompt, str) and len(prompt) > _LONG
+            ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
+            return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
+
+        return AsyncTokenStream(_Output(Chunk, Generation, self.tokenizer, params, None), submit)
+
+    def _achat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        tools: Sequence[Mapping[str, Any]] | None,
+        chat_template: ChatTemplate | str | None,
+        variables: Mapping[str, Any] | None,
+    ) -> AsyncChatStream:
+        ids = self._chat_prompt(messages, tools, chat_template, variables)
+
+        async def submit(waker: _native.Waker) -> _native.Request:
+            return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
+
+        return AsyncChatStream(_Output(ChatChunk, ChatReply, self.tokenizer, params, None), submit)
+
+    @staticmethod
+    def _run_all(starts: Iterable[Callable[[], TokenStream]]) -> list[Generation]:
+        """Runs requests, a window of them at a time; when one fails, the others are stopped."""
+        results: list[Generation] = []
+        running: deque[TokenStream] = deque()
+        try:
+            for start in starts:
+                if len(running) == _WINDOW:
+                    results.append(running[0].result())
+                    running.popleft()
+                running.append(start())
+            while running:
+                results.append(running[0].result())
+                running.popleft()
+        finally:
+            for stream in running:
+                stream.cancel()
+        return results
+
+    def _compile(self, source: str) -> ChatTemplate:
+        tokenizer = self.tokenizer
+        bos, eos = (None if x is None else tokenizer.token(x) for x in (tokenizer.bos_id, tokenizer.eos_id))
+        return ChatTemplate(source, bos_token=bos, eos_token=eos)
+
+    def _chat_prompt(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None,
+        chat_template: ChatTemplate | str | None,
+        variables: Mapping[str, Any] | None,
+    ) -> list[int]:
+        if chat_template is None:
+            template = self.chat_template
+        else:
+            template = self._compile(chat_template) if isinstance(chat_template, str) else chat_template
+        text = template.render(messages, tools=tools, add_generation_prompt=True, **dict(variables or {}))
+        # The template writes the tokens that begin a text itself.
+        return self.tokenizer.encode(text, add_special=False, parse_special=True)
+
+
+def _count(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    number = operator.index(value)
+    if not 1 <= number <= 2**30:
+        raise ParameterError(f"{name} = {number} is not allowed: at least 1")
+    return number
+
+
+def _ids(ids: Iterable[int]) -> list[int]:
+    if isinstance(ids, (str, bytes)):
+        raise TypeError(f"token ids must be a sequence of integers, not {type(ids).__name__}")
+    try:
+        return [operator.index(id_) for id_ in ids]
+    except TypeError:
+        raise TypeError("token ids must be a sequence of integers") from None
+
+
+def _prompt(prompt: Any) -> Prompt:
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, _NO_PROMPT) or not isinstance(prompt, Iterable):
+        raise TypeError(f"a prompt must be a str or a sequence of token ids, not {type(prompt).__name__}")
+    return _ids(prompt)
+
+
+def _prompts(prompt: Any) -> tuple[list[Prompt], bool]:
+    """The prompts, and whether it is a single one."""
+    if isinstance(prompt, (str, *_NO_PROMPT)) or not isinstance(prompt, Iterable):
+        return [_prompt(prompt)], True
+    items = list(prompt)
+    if items and all(hasattr(item, "__index__") for item in items):
+        return [_ids(items)], True
+    return [_prompt(item) for item in items], False
+
+
+async def _gather(work: list[Any]) -> list[Any]:
+    """The results in order; when one fails, or the task is cancelled, the others are stopped."""
+    import asyncio  # noqa: PLC0415
+
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _short(number: int) -> str:
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number} "

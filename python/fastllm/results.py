@@ -1,0 +1,162 @@
+"""What requests return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "ChatChunk",
+    "ChatReply",
+    "Chunk",
+    "FinishReason",
+    "Generation",
+    "Timings",
+    "TokenLogprob",
+    "TopLogprob",
+    "Usage",
+]
+
+FinishReason = Literal["stop", "length", "cancelled", "timeout"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        cached_tokens: Of these, the tokens that did not have to be computed.
+        completion_tokens: Tokens made, without the one that ended the text.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Speed, as wall time: it includes what other requests took in the same steps. 0 for what was not reached.
+
+    Attributes:
+        time_to_first_token: Seconds from the call to the first token.
+        prompt_seconds: Seconds from the start of the work to the first token.
+        decode_seconds: Seconds from the first token to the end.
+        prompt_tokens_per_second: Tokens of the prompt that were computed, per second.
+        decode_tokens_per_second: Tokens after the first, per second.
+        gigabytes_per_second: 10^9 bytes of weights and KV cache that were read per second after the first token.
+    """
+
+    time_to_first_token: float
+    prompt_seconds: float
+    decode_seconds: float
+    prompt_tokens_per_second: float
+    decode_tokens_per_second: float
+    gigabytes_per_second: float
+
+
+@dataclass(frozen=True)
+class TopLogprob:
+    """One of the most likely tokens at a position.
+
+    Attributes:
+        token_id: The token.
+        token: Its text; U+FFFD for bytes that are no text by themselves.
+        logprob: Natural logarithm of its probability.
+    """
+
+    token_id: int
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob(TopLogprob):
+    """The chosen token, and the most likely ones in its place. Of the model itself, before any sampling option.
+
+    Attributes:
+        top: The most likely tokens, the most likely one first.
+    """
+
+    top: tuple[TopLogprob, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of the output.
+
+    Attributes:
+        text: Whole characters; may be empty while a character is incomplete.
+        token_ids: The tokens that came with it.
+        logprobs: One for each token, when asked for.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished text.
+
+    Attributes:
+        text: The output, without what stopped it.
+        token_ids: Its tokens.
+        finish_reason: "stop" (the model ended its text, or a stop string or token came), "length", "cancelled" or
+            "timeout".
+        stop_reason: The stop string or the id of the token that ended the output, where one did.
+        usage: Token counts.
+        timings: Speed.
+        logprobs: One for each token, when asked for.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    usage: Usage
+    timings: Timings
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class ChatChunk:
+    """A part of an answer: as `Chunk`, the text being called `content`."""
+
+    content: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """A finished answer: as `Generation`, the text being called `content`.
+
+    The content is what the model wrote: reasoning and tool calls, where there are any, are part of it.
+    """
+
+    content: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    usage: Usage
+    timings: Timings
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @property
+    def message(self) -> dict[str, str]:
+        """The answer as a message, to append to the conversation."""
+        return {"role": "assistant", "content": self.content}
+
+    def __str__(self) -> str:
+        return self.content

@@ -1,0 +1,334 @@
+"""Streams: the output of a request while it is made."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from fastllm import _native
+from fastllm.errors import InternalError
+from fastllm.results import (
+    ChatChunk,
+    ChatReply,
+    Chunk,
+    FinishReason,
+    Generation,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from fastllm.options import SamplingParams
+    from fastllm.tokenizer import Tokenizer
+
+__all__ = ["AsyncChatStream", "AsyncTokenStream", "ChatStream", "TokenStream"]
+
+C = TypeVar("C")
+R = TypeVar("R")
+Progress = Callable[[int, int], object]
+
+
+class _Output(Generic[C, R]):
+    """What a request has made so far."""
+
+    def __init__(
+        self,
+        chunk: Callable[[str, tuple[int, ...], tuple[TokenLogprob, ...] | None], C],
+        result: Callable[..., R],
+        tokenizer: Tokenizer,
+        params: SamplingParams,
+        progress: Progress | None,
+    ) -> None:
+        self._chunk = chunk
+        self._result = result
+        self._tokenizer = tokenizer._native  # noqa: SLF001 - one package
+        self._params = params
+        self._progress = progress
+        self._texts: list[str] = []
+        self._ids: list[int] = []
+        self._logprobs: list[TokenLogprob] | None = None if params.logprobs is None else []
+        self.end: _native.Finished | None = None
+
+    def add(self, event: _native.Prefill | _native.Token | _native.Finished) -> C | None:
+        """Takes an event; the chunk that it makes, if it does."""
+        if isinstance(event, _native.Token):
+            self._texts.append(event.text)
+            self._ids.append(event.id)
+            logprobs: tuple[TokenLogprob, ...] | None = None
+            if self._logprobs is not None:
+                logprobs = (self._logprob(event),)
+                self._logprobs.extend(logprobs)
+            return self._chunk(event.text, (event.id,), logprobs)
+        if isinstance(event, _native.Prefill):
+            if self._progress is not None:
+                self._progress(event.done, event.total)
+            return None
+        self.end = event
+        if not event.text:
+            return None
+        self._texts.append(event.text)
+        return self._chunk(event.text, (), None if self._logprobs is None else ())
+
+    def result(self, end: _native.Finished) -> R:
+        """All of it."""
+        reason: FinishReason = end.reason
+        stop: str | int | None = end.stop_token
+        if end.stop_string is not None:
+            stop = self._params.stop[end.stop_string]
+        return self._result(
+            "".join(self._texts),
+            tuple(self._ids),
+            reason,
+            stop,
+            Usage(end.prompt_tokens, end.cached_tokens, end.completion_tokens),
+            Timings(
+                time_to_first_token=end.time_to_first_token,
+                prompt_seconds=end.prompt_seconds,
+                decode_seconds=end.decode_seconds,
+                prompt_tokens_per_second=end.prompt_tokens_per_second,
+                decode_tokens_per_second=end.decode_tokens_per_second,
+                gigabytes_per_second=end.gigabytes_per_second,
+            ),
+            None if self._logprobs is None else tuple(self._logprobs),
+        )
+
+    def _logprob(self, token: _native.Token) -> TokenLogprob:
+        top = tuple(TopLogprob(id_, self._text(id_), x) for id_, x in token.top or ())
+        return TokenLogprob(token.id, self._text(token.id), 0.0 if token.logprob is None else token.logprob, top)
+
+    def _text(self, id_: int) -> str:
+        return self._tokenizer.display(id_) or ""
+
+
+class _Stream(Generic[C, R]):
+    """A running request: an iterator over chunks and a context manager.
+
+    Leaving a `for` loop over it, leaving its `with` block, or dropping it stops the work. `next` takes single chunks.
+    """
+
+    def __init__(self, output: _Output[C, R], request: _native.Request) -> None:
+        self._output = output
+        self._request = request
+
+    def __iter__(self) -> Iterator[C]:
+        try:
+            while (chunk := self._take()) is not None:
+                yield chunk
+        finally:
+            self.cancel()
+
+    def __next__(self) -> C:
+        chunk = self._take()
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Stops the work; what was made until then can still be taken. Does nothing at the end."""
+        self._request.cancel()
+
+    def result(self) -> R:
+        """Waits for the end. The whole output, with the chunks that were taken before."""
+        while self._take() is not None:
+            pass
+        if self._output.end is None:
+            raise InternalError("the request ended without a result")
+        return self._output.result(self._output.end)
+
+    def _take(self) -> C | None:
+        while self._output.end is None:
+            try:
+                event = self._request.next(wait=True)
+            except BaseException:
+                self._request.cancel()
+                raise
+            if event is None:
+                raise InternalError("the request has ended with an error before")
+            chunk = self._output.add(event)
+            if chunk is not None:
+                return chunk
+        return None
+
+
+class TokenStream(_Stream[Chunk, Generation]):
+    """A running `Model.stream`."""
+
+
+class ChatStream(_Stream[ChatChunk, ChatReply]):
+    """A running `Model.chat_stream`."""
+
+
+class _Loop:
+    """Wakes the streams of one event loop: the engine writes to a pipe that the loop watches."""
+
+    _all: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._streams: set[asyncio.Event] = set()
+        self.waker = _native.Waker()
+        loop.add_reader(self.waker.fileno(), self._wake)
+
+    @classmethod
+    def running(cls) -> _Loop:
+        import asyncio  # noqa: PLC0415 - `import fastllm` is quick
+
+        loop = asyncio.get_running_loop()
+        found = cls._all.get(loop)
+        if found is None:
+            found = cls._all[loop] = cls(loop)
+        return found
+
+    def add(self) -> asyncio.Event:
+        import asyncio  # noqa: PLC0415
+
+        news = asyncio.Event()
+        self._streams.add(news)
+        return news
+
+    def remove(self, news: asyncio.Event) -> None:
+        import asyncio  # noqa: PLC0415
+
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            return
+        if asyncio._get_running_loop() is loop:  # noqa: SLF001 - get_running_loop raises where there is none
+            self._remove(loop, news)
+        else:  # garbage is collected on any thread
+            loop.call_soon_threadsafe(self._remove, loop, news)
+
+    def _remove(self, loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
+        self._streams.discard(news)
+        if not self._streams and self._all.get(loop) is self:
+            del self._all[loop]
+            loop.remove_reader(self.waker.fileno())
+
+    def _wake(self) -> None:
+        self.waker.clear()
+        for news in self._streams:
+            news.set()
+
+
+class _AsyncStream(Generic[C, R]):
+    """A request for asyncio: an iterator over chunks and a context manager. It starts when it is first awaited.
+
+    Leaving an `async for` loop over it, leaving its `async with` block, dropping it, or cancelling the task that waits
+    for it stops the work.
+    """
+
+    def __init__(self, output: _Output[C, R], submit: Callable[[_native.Waker], Awaitable[_native.Request]]) -> None:
+        self._output = output
+        self._submit = submit
+        self._request: _native.Request | None = None
+        self._cancelled = False
+        self._failed = False
+        self._news: asyncio.Event | None = None
+        self._loop: _Loop | None = None
+
+    async def __aiter__(self) -> AsyncIterator[C]:
+        try:
+            while (chunk := await self._take()) is not None:
+                yield chunk
+        finally:
+            self.cancel()
+
+    async def __anext__(self) -> C:
+        chunk = await self._take()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Stops the work; what was made until then can still be taken. Does nothing at the end."""
+        self._cancelled = True
+        if self._request is not None:
+            self._request.cancel()
+
+    async def result(self) -> R:
+        """Waits for the end. The whole output, with the chunks that were taken before."""
+        while await self._take() is not None:
+            pass
+        if self._output.end is None:
+            raise InternalError("the request ended without a result")
+        return self._output.result(self._output.end)
+
+    async def _take(self) -> C | None:
+        try:
+            while self._output.end is None:
+                event = await self._event()
+                chunk = self._output.add(event)
+                if chunk is not None:
+                    return chunk
+        except BaseException:
+            self.cancel()
+            raise
+        self._leave()
+        return None
+
+    async def _event(self) -> _native.Prefill | _native.Token | _native.Finished:
+        if self._failed:
+            raise InternalError("the request has ended with an error before")
+        if self._loop is None or self._news is None:
+            self._loop = _Loop.running()
+            self._news = self._loop.add()
+        if self._request is None:
+            try:
+                self._request = await self._submit(self._loop.waker)
+            except BaseException:
+                self._leave()
+                raise
+            if self._cancelled:
+                self._request.cancel()
+        while True:
+            self._news.clear()
+            try:
+                event = self._request.next(wait=False)
+            except BaseException:
+                self._failed = True
+                self._leave()
+                raise
+            if event is not None:
+                return event
+            await self._news.wait()
+
+    def _leave(self) -> None:
+        if self._loop is not None and self._news is not None:
+            self._loop.remove(self._news)
+        self._loop = self._news = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter, or the loop, may be half gone
+            self._leave()
+
+
+class AsyncTokenStream(_AsyncStream[Chunk, Generation]):
+    """A `Model.astream`."""
+
+
+class AsyncChatStream(_AsyncStream[ChatChunk, ChatReply]):
+    """A `Model.achat_stream`."""

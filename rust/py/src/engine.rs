@@ -1,0 +1,149 @@
+//! `Engine`: accepts requests.
+use crate::errors::{self, OrRaise};
+use crate::model::Model;
+use crate::process::Owned;
+use crate::request::{Request, TokenPieces};
+use crate::sampling::Sampling;
+use crate::tokenizer::{Tokenizer, ids};
+use crate::waker::Waker;
+use fastllm_engine::{self as engine, EngineOptions, ModelDecoder};
+use fastllm_text::tokenizer;
+use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// The engines that were started, and the process in which.
+static STARTED: Mutex<Vec<(u32, Weak<engine::Engine>)>> = Mutex::new(Vec::new());
+
+/// Ends all requests and threads, so that nothing computes while the interpreter goes. For `atexit`.
+#[pyfunction]
+pub fn shutdown(py: Python<'_>) {
+    // In a forked child another thread may have held the lock for ever; there is nothing to end there.
+    let Ok(started) = STARTED.try_lock().map(|mut started| std::mem::take(&mut *started)) else { return };
+    py.detach(|| {
+        let own = started.iter().filter(|(pid, _)| *pid == std::process::id());
+        own.filter_map(|(_, engine)| engine.upgrade()).for_each(|engine| engine.shutdown());
+    });
+}
+
+fn remember(engine: &Arc<engine::Engine>) {
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    started.retain(|(_, engine)| engine.strong_count() > 0);
+    started.push((std::process::id(), Arc::downgrade(engine)));
+}
+
+/// A model with the thread that runs it.
+#[pyclass(frozen, module = "fastllm._native")]
+pub struct Engine {
+    inner: Owned<Arc<engine::Engine>>,
+    tokenizer: Arc<tokenizer::Tokenizer>,
+    end_of_generation: Arc<[u32]>,
+    vocab_size: usize,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer) -> PyResult<Engine> {
+        let decoder = ModelDecoder::new(Arc::clone(&model.inner)).or_raise(py)?;
+        let engine = Arc::new(engine::Engine::start(decoder, EngineOptions::default()).or_raise(py)?);
+        remember(&engine);
+        let tokenizer = Arc::clone(&tokenizer.inner);
+        Ok(Engine {
+            inner: Owned::new(engine),
+            end_of_generation: tokenizer.end_of_generation().into(),
+            vocab_size: model.inner.config().vocab_size,
+            tokenizer,
+        })
+    }
+
+    /// Queues a request; `waker` hears of its events.
+    fn submit(&self, prompt: &Bound<'_, PyAny>, sampling: &Sampling, waker: Option<&Waker>) -> PyResult<Request> {
+        let py = prompt.py();
+        let engine = self.inner.get(py)?;
+        let prompt = ids(prompt)?;
+        let request = engine::Request {
+            pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt)),
+            prompt,
+            sampling: sampling.params.clone(),
+            stop: sampling.stop.clone(),
+            max_tokens: sampling.max_tokens,
+            timeout: sampling.timeout,
+            end_of_generation: Arc::clone(&self.end_of_generation),
+            notify: waker.map(Waker::notify),
+        };
+        let handle = py.detach(|| engine.submit(request)).or_raise(py)?;
+        Ok(Request::new(handle, Arc::clone(engine)))
+    }
+
+    /// The logits after every id, as the bytes of float32 `[len, vocab]`.
+    fn logits<'py>(&self, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyByteArray>> {
+        let py = ids.py();
+        let ids = self::ids(ids)?;
+        let bytes = ids.len().saturating_mul(self.vocab_size).saturating_mul(size_of::<f32>());
+        let logits = self.visit(py, ids, bytes, |out: &mut Vec<u8>, _, logits| {
+            out.extend(logits.iter().flat_map(|x| x.to_ne_bytes()));
+        })?;
+        Ok(PyByteArray::new(py, &logits))
+    }
+
+    /// The log-probability of every id but the first, given those before it.
+    fn logprobs(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
+        let py = ids.py();
+        let ids = self::ids(ids)?;
+        let next = ids.get(1..).unwrap_or_default().to_vec();
+        self.visit(py, ids, next.len(), move |out: &mut Vec<f64>, position, logits| {
+            out.extend(next.get(position).map(|id| log_softmax_at(logits, *id as usize)));
+        })
+    }
+
+    /// Requests that run, requests that wait, and tokens that went through the model.
+    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize, u64)> {
+        let stats = self.inner.get(py)?.stats();
+        Ok((stats.running, stats.waiting, stats.computed_tokens))
+    }
+
+    /// Ends all requests and threads, and frees the KV cache.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let engine = self.inner.get(py)?;
+        py.detach(|| engine.shutdown());
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// What `visit(out, position, logits)` makes of the logits after every id: at most `len` elements.
+    fn visit<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ids: Vec<u32>,
+        len: usize,
+        mut visit: impl FnMut(&mut Vec<T>, usize, &[f32]) + Send + 'static,
+    ) -> PyResult<Vec<T>> {
+        let engine = self.inner.get(py)?;
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&out);
+        let mut reserved = false;
+        // Reserved on the first call: by then the ids were found to fit the context.
+        let visitor = move |position: usize, logits: &[f32]| {
+            let mut out = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            if !reserved {
+                reserved = out.try_reserve_exact(len).is_ok();
+            }
+            if reserved {
+                visit(&mut out, position, logits);
+            }
+        };
+        let handle = engine.submit_logits(ids, Box::new(visitor), None).or_raise(py)?;
+        Request::new(handle, Arc::clone(engine)).finish(py)?;
+        let out = std::mem::take(&mut *out.lock().unwrap_or_else(PoisonError::into_inner));
+        if out.len() == len { Ok(out) } else { Err(errors::out_of_memory(py, format!("no memory for {len} results"))) }
+    }
+}
+
+/// One entry of the log-softmax, in double precision.
+fn log_softmax_at(logits: &[f32], index: usize) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
+    logits.get(index).map_or(f64::NEG_INFINITY, |&x| f64::from(x - max) - total.ln())
+}

@@ -1,0 +1,42 @@
+"""What tests share: the embedded model, and the folder with material that is not shipped."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import fastllm
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The embedded model. Shared by all tests: one that is confused by what others do to it is a bug."""
+    with fastllm.Model.demo() as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def demo_path():
+    return Path(fastllm.__file__).parent / "models" / "fastllm-tiny-q4_0.gguf"
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Greedy outputs of the embedded model, made with llama.cpp."""
+    return json.loads((ROOT / "tests/data/fastllm-tiny.json").read_text(encoding="utf-8"))["prompts"]
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """`shared(path)`: a path in the folder of shared material; skips the test where it is missing."""
+    folder = Path(os.environ.get("FASTLLM_SHARED", ROOT.parent / "shared"))
+
+    def find(path):
+        if not (folder / path).exists():
+            pytest.skip(f"{folder / path} is missing (FASTLLM_SHARED names the folder)")
+        return folder / path
+
+    return find

@@ -1,0 +1,138 @@
+"""asyncio: many streams on one model; cancelling stops the work."""
+
+import asyncio
+import gc
+import time
+
+import pytest
+
+import fastllm
+from fastllm.stream import _Loop
+
+STORY = "Once upon a time"
+
+
+async def idle(model):
+    for _ in range(1000):
+        if model._engine.stats()[:2] == (0, 0):
+            return True
+        await asyncio.sleep(0.002)
+    return False
+
+
+async def test_the_async_stream_is_the_stream(model):
+    expected = model.generate(STORY, max_tokens=50, temperature=0.9, seed=4)
+    stream = model.astream(STORY, max_tokens=50, temperature=0.9, seed=4)
+    text = "".join([chunk.text async for chunk in stream])
+    assert text == expected.text == (await stream.result()).text
+    assert (await model.agenerate(STORY, max_tokens=50, temperature=0.9, seed=4)).token_ids == expected.token_ids
+
+
+async def test_many_streams_at_once_are_each_what_they_are_alone(model):
+    prompts = [f"{STORY} there was a {name}" for name in ("cat", "dog", "bird", "fox", "bear")] * 20
+
+    async def tell(prompt):
+        return "".join([chunk.text async for chunk in model.astream(prompt, max_tokens=30, temperature=0)])
+
+    texts = await asyncio.gather(*map(tell, prompts))
+    alone = [model.generate(p, max_tokens=30, temperature=0).text for p in prompts[:5]]
+    assert texts == alone * 20
+
+
+async def test_a_list_of_prompts(model):
+    results = await model.agenerate([STORY] * 300, max_tokens=3, temperature=0)
+    assert len(results) == 300
+    assert len({r.token_ids for r in results}) == 1
+
+
+async def test_chat(model):
+    messages = [{"role": "user", "content": "Hello!"}]
+    expected = model.chat(messages, temperature=0).content
+    assert (await model.achat(messages, temperature=0)).content == expected
+    assert "".join([chunk.content async for chunk in model.achat_stream(messages, temperature=0)]) == expected
+
+
+async def test_the_loop_stays_free(model):
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.001)
+
+    ticking = asyncio.create_task(tick())
+    start = time.monotonic()
+    await model.agenerate([STORY] * 16, max_tokens=100, ignore_eos=True, temperature=1.0)
+    seconds = time.monotonic() - start
+    ticking.cancel()
+    assert ticks > 100 * seconds
+
+
+async def test_cancelling_the_task_stops_the_work(model):
+    task = asyncio.create_task(model.agenerate([[5] * 8] * 100, ignore_eos=True, timeout=60))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await idle(model)
+
+
+async def test_leaving_the_loop_stops_the_work(model):
+    stream = model.astream(STORY, ignore_eos=True)
+    async for _ in stream:
+        break
+    assert await idle(model)
+    assert (await stream.result()).finish_reason == "cancelled"
+    async with model.astream(STORY, ignore_eos=True) as stream:
+        await anext(stream)
+    assert await idle(model)
+
+
+async def test_dropping_a_stream_stops_the_work_and_leaves_nothing(model):
+    stream = model.astream(STORY, ignore_eos=True)
+    await anext(stream)
+    del stream
+    gc.collect()
+    assert await idle(model)
+    assert not _Loop._all
+
+
+async def test_wait_for_gives_up(model):
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(model.agenerate([[5] * 400] * 200, ignore_eos=True), timeout=0.05)
+    assert await idle(model)
+
+
+async def test_errors(model):
+    with pytest.raises(fastllm.ContextOverflowError):
+        await model.agenerate([5] * 600)
+    with pytest.raises(fastllm.ContextOverflowError):
+        await model.agenerate([STORY, [5] * 600])
+    banned = dict.fromkeys(range(1024), float("-inf"))
+    stream = model.astream(STORY, logit_bias=banned)
+    with pytest.raises(fastllm.SamplingError):
+        await stream.result()
+    with pytest.raises(fastllm.InternalError):
+        await stream.result()
+    gc.collect()
+    assert await idle(model)
+    assert not _Loop._all
+
+
+async def test_a_stream_can_be_cancelled_before_it_starts(model):
+    stream = model.astream(STORY, ignore_eos=True)
+    stream.cancel()
+    assert (await stream.result()).finish_reason == "cancelled"
+
+
+async def test_a_long_prompt_is_tokenized_beside_the_loop(model):
+    with pytest.raises(fastllm.ContextOverflowError):
+        await model.agenerate("word " * 50_000)
+
+
+def test_one_model_serves_one_loop_after_the_other(model):
+    async def once():
+        return (await model.agenerate(STORY, max_tokens=5, temperature=0)).text
+
+    assert len({asyncio.run(once()) for _ in range(5)}) == 1
