@@ -119,14 +119,14 @@ impl Lanewise<2> for SwiGlu {
     }
 }
 
-/// `silu(old) * up`.
+/// A function of `gate` and `up`, with `gate` as the old value.
 #[derive(Clone, Copy, Debug)]
-pub struct SwiGluInPlace;
+pub struct InPlace<Op>(pub Op);
 
-impl Lanewise<1> for SwiGluInPlace {
+impl<Op: Lanewise<2>> Lanewise<1> for InPlace<Op> {
     #[inline(always)]
     fn apply<I: Isa>(self, isa: I, old: I::F32, [up]: [I::F32; 1]) -> I::F32 {
-        isa.mul(silu(isa, old), up)
+        self.0.apply(isa, old, [old, up])
     }
 }
 
@@ -278,7 +278,12 @@ pub fn swiglu(cpu: Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) {
 
 /// `gate = silu(gate) * up`.
 pub fn swiglu_in_place(cpu: Cpu, gate: &mut [f32], up: &[f32]) {
-    cpu.run(Apply { op: SwiGluInPlace, out: gate, inputs: [up] });
+    gate_in_place(cpu, SwiGlu, gate, up);
+}
+
+/// `gate = op(gate, up)`.
+pub fn gate_in_place(cpu: Cpu, op: impl Lanewise<2>, gate: &mut [f32], up: &[f32]) {
+    cpu.run(Apply { op: InPlace(op), out: gate, inputs: [up] });
 }
 
 /// `out = gelu(gate) * up` with the tanh form.

@@ -13,21 +13,107 @@ pub struct Config {
     pub hidden: usize,
     /// Positions that the model was trained for.
     pub context_length: usize,
-    /// Epsilon of the norms.
-    pub norm_eps: f32,
+    /// How vectors are normalised.
+    pub norm: NormConfig,
+    /// What is between the matrices of feed-forward networks, experts included.
+    pub activation: Activation,
+    /// Multiplies embeddings.
+    pub embedding_scale: f32,
+    /// Multiplies what a block adds to the residual stream.
+    pub residual_scale: f32,
+    /// Multiplies logits.
+    pub logit_scale: f32,
+    /// Logits become `cap * tanh(logit / cap)`.
+    pub logit_softcap: Option<f32>,
     /// The layers, in order.
     pub layers: Vec<LayerConfig>,
     /// Kinds of rotary embedding; layers refer to them by index.
     pub ropes: Vec<RopeConfig>,
 }
 
+/// How vectors are normalised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormConfig {
+    /// The formula.
+    pub kind: NormKind,
+    /// Added to the mean square or the variance.
+    pub eps: f32,
+}
+
+/// A formula of normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Root mean square (Zhang and Sennrich, 2019).
+    Rms,
+    /// Mean and variance (Ba, Kiros and Hinton, 2016), with a bias where the file has one.
+    Layer,
+}
+
+/// The function of a feed-forward network: of the products with `gate` and `up`, or with `up` alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// `gate * sigmoid(gate) * up`.
+    SwiGlu,
+    /// `gelu(gate) * up` with the tanh form of GELU.
+    GegluTanh,
+    /// Exact `gelu(up)`: there is no gate.
+    Gelu,
+    /// gpt-oss: `gate * sigmoid(alpha * gate) * (up + 1)`, with `gate` at most `limit` and `up` within `-limit..=limit`.
+    ClampedSwiGlu {
+        /// Steepness of the sigmoid.
+        alpha: f32,
+        /// Bound of gate and up.
+        limit: f32,
+    },
+}
+
+impl Activation {
+    /// Whether there is a gate.
+    pub fn gated(self) -> bool {
+        self != Activation::Gelu
+    }
+}
+
 /// One layer.
 #[derive(Clone, Debug)]
 pub struct LayerConfig {
+    /// How the parts of the layer are connected.
+    pub wiring: Wiring,
+    /// Which norms there are.
+    pub norms: NormNames,
     /// Attention.
     pub attention: AttentionConfig,
     /// What follows it.
     pub feed_forward: FeedForwardConfig,
+}
+
+/// How attention and feed-forward network are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// The feed-forward network reads what attention has added to.
+    Sequential,
+    /// Both read the same input.
+    Parallel,
+}
+
+/// Tensors of the norms of a layer, without `blk.{i}.` and `.weight`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NormNames {
+    /// Before attention; without one it reads the residual stream as it is.
+    pub attention: Option<&'static str>,
+    /// On the output of attention.
+    pub post_attention: Option<&'static str>,
+    /// Before the feed-forward network. Without one the network reads the residual stream as it is, or, where the parts are parallel, what
+    /// attention read.
+    pub feed_forward: Option<&'static str>,
+    /// On the output of the feed-forward network.
+    pub post_feed_forward: Option<&'static str>,
+}
+
+impl NormNames {
+    /// One norm before each part.
+    pub const PRE: NormNames =
+        NormNames { attention: Some("attn_norm"), post_attention: None, feed_forward: Some("ffn_norm"), post_feed_forward: None };
 }
 
 /// Attention of a layer.
@@ -35,24 +121,68 @@ pub struct LayerConfig {
 pub struct AttentionConfig {
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads: a divisor of `heads`.
+    /// Key and value heads of the cache: a divisor of `heads`.
     pub kv_heads: usize,
-    /// Channels of a key (and query) head.
+    /// Channels of a key of the cache.
     pub dim_k: usize,
-    /// Channels of a value head.
+    /// Channels of a value of the cache.
     pub dim_v: usize,
     /// Multiplies the scores.
     pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
     /// A query sees this many positions, itself included; `None` is all.
     pub window: Option<usize>,
-    /// Index of the rotary embedding.
+    /// Index of the rotary embedding; `None` is no rotation.
+    pub rope: Option<usize>,
+    /// Whether the softmax of each head has one more logit, without a value.
+    pub sinks: bool,
+    /// Norms of queries and keys before rotation.
+    pub qk_norm: QkNorm,
+    /// Multi-head latent attention, where queries, keys and values come from projections to fewer channels.
+    pub latent: Option<LatentConfig>,
+}
+
+/// Norms of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// None.
+    None,
+    /// Of every head, with the same weights for all, `[dim_k]`.
+    Head,
+    /// Of every head, with weights of its own, `[heads, dim_k]`.
+    EachHead,
+    /// Of all heads together, `[heads * dim_k]`.
+    Projection,
+}
+
+/// Multi-head latent attention (DeepSeek-V2, 2024), in absorbed form: the cache holds one key per position, `rank` compressed channels
+/// and the rotated ones, and its first `rank` channels are the value; `k_b` and `v_b` of each head act on queries and on outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatentConfig {
+    /// Channels that queries are compressed to, if they are.
+    pub q_rank: Option<usize>,
+    /// Channels that keys and values are compressed to.
+    pub rank: usize,
+    /// Channels of a query head that are not rotated; they come first.
+    pub nope: usize,
+    /// Channels of a query head that are rotated.
     pub rope: usize,
+    /// Channels of a head's output.
+    pub value: usize,
+}
+
+impl AttentionConfig {
+    /// Channels that come out of attention and go into the output matrix.
+    pub fn out(&self) -> usize {
+        self.heads * self.latent.map_or(self.dim_v, |l| l.value)
+    }
 }
 
 /// The feed-forward part of a layer.
 #[derive(Clone, Debug)]
 pub enum FeedForwardConfig {
-    /// `down(silu(gate(x)) * up(x))`.
+    /// `down(activation(gate(x), up(x)))`.
     Dense {
         /// Width between the matrices.
         width: usize,
@@ -61,7 +191,7 @@ pub enum FeedForwardConfig {
     Experts(ExpertsConfig),
 }
 
-/// A mixture of experts: softmax over all, the best `used` of them, their weights renormalised to sum 1.
+/// A mixture of experts.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertsConfig {
     /// Experts in all.
@@ -70,6 +200,49 @@ pub struct ExpertsConfig {
     pub used: usize,
     /// Width of an expert between its matrices.
     pub width: usize,
+    /// How the router's logits become scores.
+    pub gating: Gating,
+    /// Whether the scores of the chosen experts are divided by their sum.
+    pub normalise: bool,
+    /// Multiplies the weights of the chosen experts.
+    pub scale: f32,
+    /// Whether a bias is added to the scores for the choice (and for that alone).
+    pub choice_bias: bool,
+    /// Experts are chosen from the best groups only.
+    pub groups: Option<ExpertGroups>,
+    /// A network that every token goes through besides.
+    pub shared: Option<SharedExpert>,
+}
+
+/// How the router's logits become scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gating {
+    /// Softmax over all experts.
+    Softmax,
+    /// Each on its own.
+    Sigmoid,
+    /// Softmax over those that are chosen.
+    SoftmaxOfChosen,
+}
+
+/// Consecutive experts form groups of the same size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertGroups {
+    /// Groups in all.
+    pub count: usize,
+    /// Groups that a token may choose from.
+    pub used: usize,
+    /// A group is worth the sum of this many of its best experts.
+    pub best: usize,
+}
+
+/// A network that every token goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedExpert {
+    /// Width between the matrices.
+    pub width: usize,
+    /// Whether its output is multiplied by a sigmoid of the input.
+    pub gated: bool,
 }
 
 /// A rotary position embedding.
@@ -81,6 +254,8 @@ pub struct RopeConfig {
     pub dim: usize,
     /// Base of the frequencies.
     pub base: f32,
+    /// Multiplies cosines and sines.
+    pub magnitude: f64,
     /// How frequencies differ from `base^(-2i / dim)`.
     pub scaling: RopeScaling,
 }
@@ -92,19 +267,19 @@ pub enum RopeScaling {
     None,
     /// All frequencies divided by a factor.
     Linear(f32),
-    /// Every frequency has its own divisor, in the tensor `rope_freqs.weight` (Llama 3).
-    Divisors,
+    /// Every frequency has its own divisor, in the tensor of this name (Llama 3, LongRoPE).
+    Divisors(&'static str),
     /// YaRN (Peng et al. 2023): low frequencies are divided, high ones kept, those between blended.
     Yarn {
         /// Stretch of the context.
         factor: f32,
         /// Positions of the original training.
         original_context: usize,
-        /// Multiplies cos and sin beside YaRN's own `1 + 0.1 ln(factor)`.
-        attention_factor: f32,
         /// Rotations from which on a frequency is kept.
         beta_fast: f32,
         /// Rotations up to which a frequency is divided.
         beta_slow: f32,
+        /// Whether the ends of the blend are rounded to whole indices.
+        truncate: bool,
     },
 }

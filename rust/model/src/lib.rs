@@ -15,6 +15,8 @@ pub mod kv_cache;
 mod loader;
 mod moe;
 pub mod plan;
+mod ropes;
+mod router;
 mod scratch;
 mod transformer;
 pub mod weights;

@@ -5,15 +5,16 @@ use crate::ModelError;
 use crate::arch;
 use crate::config::Config;
 use crate::error::invalid;
+use crate::ropes::RopeTables;
 use crate::scratch::Widths;
-use crate::transformer::RopeTables;
-use crate::weights::{FeedForward, Layer, Load, Loaded, MatrixInfo, VectorInfo, Weights};
+use crate::weights::{Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
-use fastllm_kernels::linear::{Linear, PackError};
+use fastllm_kernels::buffer::AlignedVec;
+use fastllm_kernels::linear::{Linear, PackError, WeightType};
 use fastllm_kernels::pool::{Pool, default_threads};
 use fastllm_simd::Cpu;
-use fastllm_simd::half::{bf16_to_f32, f16_to_f32};
+use fastllm_simd::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
 
 /// How to load and run a model.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ impl Model {
         check("prefill_threads", options.prefill_threads, MOST_THREADS)?;
         check("context_length", options.context_length, 1 << 30)?;
         let cpu = Cpu::by_name(&options.isa).map_err(|e| ModelError::Option(e.to_string()))?;
-        let (config, declared) = arch::declare(file)?;
+        let (config, declared) = arch::declare(file, options.context_length)?;
         let threads = options.threads.unwrap_or_else(default_threads);
         let weight_bytes = declared.bytes();
         // Rows come in panels of 16: a hostile file of single rows would become 16 times as large.
@@ -136,20 +137,13 @@ impl Model {
     /// Bytes of weights that a pass over `rows` rows reads: all matrices but an embedding of its own, and of experts at most those that
     /// so many tokens choose.
     pub fn bytes_read(&self, rows: usize) -> usize {
-        let w = &self.weights;
-        let one = |m: &Linear| m.matrix_bytes();
-        let layer = |l: &Layer<Loaded>| {
-            let attention = [&l.q, &l.k, &l.v, &l.o].map(|p| one(&p.weight)).iter().sum::<usize>();
-            attention
-                + match &l.feed_forward {
-                    FeedForward::Dense(m) => one(&m.gate.weight) + one(&m.up.weight) + one(&m.down.weight),
-                    FeedForward::Experts(e) => {
-                        let read = e.config.count.min(e.config.used * rows);
-                        one(&e.router) + read * (one(&e.gate) + one(&e.up) + one(&e.down))
-                    }
-                }
+        let bytes = |(m, reads): (&Linear, Reads)| match reads {
+            Reads::All => m.matrices() * m.matrix_bytes(),
+            Reads::PerRow(matrices) => m.matrices().min(matrices * rows) * m.matrix_bytes(),
         };
-        w.layers.iter().map(layer).sum::<usize>() + one(w.output.as_ref().unwrap_or(&w.embedding))
+        let w = &self.weights;
+        let layers: usize = w.layers.iter().flat_map(|l| l.matrices().into_iter().map(bytes)).sum();
+        layers + w.output.as_ref().unwrap_or(&w.embedding).matrix_bytes()
     }
 
     /// Bytes of the packed matrices.
@@ -166,29 +160,71 @@ struct Reader<'a> {
     progress: &'a mut dyn FnMut(usize, usize) -> bool,
 }
 
-impl Load for Reader<'_> {
-    fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
-        let Some(row_bytes) = m.kind.file_row_bytes(m.cols) else {
-            return invalid!("rows of {} are not whole blocks of {}", m.cols, m.kind.name());
+impl Reader<'_> {
+    /// Packs the matrices of `rows` x `cols` that lie in `sources` as they are.
+    fn pack(&self, m: &[RowsOf], kind: WeightType, rows: usize, cols: usize) -> Result<Linear, ModelError> {
+        let Some(row_bytes) = kind.file_row_bytes(cols) else {
+            return invalid!("rows of {cols} are not whole blocks of {}", kind.name());
         };
         let read = |row: usize, out: &mut [u8]| {
-            let source = &m.sources[row / m.rows];
-            let at = (source.first + row % m.rows) * row_bytes;
+            let source = &m[row / rows];
+            let at = (source.first + row % rows) * row_bytes;
             self.file.read_at(&source.tensor, at as u64, out)
         };
-        let packed = Linear::pack(m.kind, (m.rows, m.cols), m.sources.len(), &self.pool, read).map_err(|e| match e {
+        Linear::pack(kind, (rows, cols), m.len(), &self.pool, read).map_err(|e| match e {
             PackError::OutOfMemory(e) => ModelError::OutOfMemory(e),
             PackError::Read(e) => ModelError::File(e),
-        })?;
+        })
+    }
+
+    /// Packs the transposes of matrices that lie in the file as `file_kind`.
+    fn pack_transposed(&self, m: &MatrixInfo, file_kind: WeightType) -> Result<Linear, ModelError> {
+        let mut data = AlignedVec::<f32>::try_zeroed(m.sources.len() * m.rows * m.cols)?;
+        let mut row = vec![0.0; m.rows];
+        for (source, out) in m.sources.iter().zip(data.chunks_exact_mut(m.rows * m.cols)) {
+            let stored = self.pack(std::slice::from_ref(source), file_kind, m.cols, m.rows)?;
+            for i in 0..m.cols {
+                stored.row(i, &mut row);
+                for (x, y) in row.iter().zip(out[i..].iter_mut().step_by(m.cols)) {
+                    *y = *x;
+                }
+            }
+        }
+        // Decoded floats that came from 16 bits fit into them again.
+        let write = |first: usize, out: &mut [u8]| {
+            let src = &data[first * m.cols..];
+            let bits = out.as_chunks_mut::<2>().0.iter_mut().zip(src);
+            match m.kind {
+                WeightType::F16 => bits.for_each(|(o, x)| *o = f32_to_f16(*x).to_le_bytes()),
+                WeightType::Bf16 => bits.for_each(|(o, x)| *o = ((x.to_bits() >> 16) as u16).to_le_bytes()),
+                _ => out.as_chunks_mut::<4>().0.iter_mut().zip(src).for_each(|(o, x)| *o = x.to_le_bytes()),
+            }
+            Ok::<_, std::convert::Infallible>(())
+        };
+        Linear::pack(m.kind, (m.rows, m.cols), m.sources.len(), &self.pool, write).map_err(|e| match e {
+            PackError::OutOfMemory(e) => ModelError::OutOfMemory(e),
+            PackError::Read(never) => match never {},
+        })
+    }
+}
+
+impl Load for Reader<'_> {
+    fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
+        let packed = match m.transposed {
+            None => self.pack(&m.sources, m.kind, m.rows, m.cols)?,
+            Some(file_kind) => self.pack_transposed(m, file_kind)?,
+        };
         self.done += m.bytes();
         if (self.progress)(self.done, self.total) { Ok(packed) } else { Err(ModelError::Cancelled) }
     }
 
     fn vector(&mut self, v: &VectorInfo) -> Result<Vec<f32>, ModelError> {
-        let mut bytes = vec![0; v.tensor.bytes as usize];
-        self.file.read_at(&v.tensor, 0, &mut bytes)?;
+        let name = v.tensor.dtype.name();
+        let size = if name == "f32" { 4 } else { 2 };
+        let mut bytes = vec![0; v.len * size];
+        self.file.read_at(&v.tensor, (v.first * size) as u64, &mut bytes)?;
         let halves = || bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
-        match v.tensor.dtype.name() {
+        match name {
             "f32" => Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
             "f16" => Ok(halves().map(f16_to_f32).collect()),
             "bf16" => Ok(halves().map(bf16_to_f32).collect()),

@@ -29,7 +29,7 @@ impl MemoryPlan {
     /// # Errors
     /// As for loading.
     pub fn new(file: &GgufFile, context_length: Option<usize>, cache_type: CacheType, batch: usize) -> Result<MemoryPlan, ModelError> {
-        let (config, weights) = arch::declare(file)?;
+        let (config, weights) = arch::declare(file, context_length)?;
         let context_length = context_length.unwrap_or(config.context_length);
         let shape = CacheShape::new(&config, cache_type)?;
         // The sequences of a batch share its rows: with windows, one long chunk is the most.

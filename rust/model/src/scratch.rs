@@ -24,6 +24,8 @@ pub struct Scratch {
     pub attended: AlignedVec<f32>,
     /// Output of a block, `[tokens, hidden]`.
     pub block: AlignedVec<f32>,
+    /// Takes turns with `block`.
+    pub other: AlignedVec<f32>,
     /// `[tokens or assignments, width]`.
     pub gate: AlignedVec<f32>,
     /// `[tokens or assignments, width]`.
@@ -75,6 +77,7 @@ impl Scratch {
             (&mut self.x, w.hidden),
             (&mut self.normed, w.hidden),
             (&mut self.block, w.hidden),
+            (&mut self.other, w.hidden),
             (&mut self.q, w.q),
             (&mut self.k, w.k),
             (&mut self.v, w.v),
@@ -93,7 +96,7 @@ impl Scratch {
 
     /// Bytes for batches of `tokens` tokens, `wanted` of them with logits, on `threads` threads.
     pub fn bytes(w: &Widths, tokens: usize, wanted: usize, threads: usize) -> usize {
-        let floats = 3 * w.hidden + w.q + w.k + w.v + w.attended + 2 * w.gate + w.router + w.expert_out;
+        let floats = 4 * w.hidden + w.q + w.k + w.v + w.attended + 2 * w.gate + w.router + w.expert_out;
         let floats = tokens.saturating_mul(floats).saturating_add(wanted.saturating_mul(w.vocab));
         // Tiles of few tokens are rounded up to 4.
         let assigned = tokens * w.experts.0 + 3 * w.experts.1.min(tokens * w.experts.0);
@@ -136,15 +139,23 @@ impl Widths {
     pub fn new(config: &Config, weights: &Weights<Declared>) -> Widths {
         let padded = |n: usize| n.next_multiple_of(ROWS);
         let mut w = Widths { hidden: padded(config.hidden), vocab: padded(config.vocab_size), ..Widths::default() };
-        for LayerConfig { attention: a, feed_forward } in &config.layers {
-            w.q = w.q.max(padded(a.heads * a.dim_k));
-            w.k = w.k.max(padded(a.kv_heads * a.dim_k));
-            w.v = w.v.max(padded(a.kv_heads * a.dim_v));
-            w.attended = w.attended.max(padded(a.heads * a.dim_v));
+        for LayerConfig { attention: a, feed_forward, .. } in &config.layers {
+            w.attended = w.attended.max(padded(a.heads * a.dim_v)).max(padded(a.out()));
+            if let Some(l) = a.latent {
+                w.q = w.q.max(a.heads * padded(a.dim_k));
+                w.k = w.k.max(padded(a.dim_k));
+                let queries = padded(a.heads * (l.nope + l.rope)).max(padded(l.q_rank.unwrap_or(0)));
+                w.gate = w.gate.max(queries).max(a.heads * padded(l.value));
+                w.experts = (w.experts.0.max(a.heads), w.experts.1.max(a.heads));
+            } else {
+                w.q = w.q.max(padded(a.heads * a.dim_k));
+                w.k = w.k.max(padded(a.kv_heads * a.dim_k));
+                w.v = w.v.max(padded(a.kv_heads * a.dim_v));
+            }
             match feed_forward {
                 FeedForwardConfig::Dense { width } => w.gate = w.gate.max(padded(*width)),
                 FeedForwardConfig::Experts(e) => {
-                    w.gate = w.gate.max(e.used * padded(e.width));
+                    w.gate = w.gate.max(e.used * padded(e.width)).max(padded(e.shared.map_or(0, |s| s.width)));
                     w.router = w.router.max(padded(e.count));
                     w.expert_out = w.expert_out.max(e.used * w.hidden);
                     w.experts = (w.experts.0.max(e.used), w.experts.1.max(e.count));

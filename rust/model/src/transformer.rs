@@ -1,17 +1,17 @@
 //! The forward pass: tokens to logits, layer by layer.
 use crate::batch::{Row, SequenceId};
-use crate::config::{Config, Pairing, RopeScaling};
+use crate::config::{NormConfig, NormKind, Wiring};
 use crate::kv_cache::{CacheShape, KvCache};
+use crate::ropes::RopeAngles;
 use crate::scratch::Scratch;
-use crate::weights::{FeedForward, Projection};
+use crate::weights::{FeedForward, Loaded, Norm, Projection};
 use crate::{Model, ModelError, attention, feed_forward, moe};
 use fastllm_kernels::activation::{Activations, Forms};
 use fastllm_kernels::buffer::AlignedVec;
-use fastllm_kernels::elementwise::add_assign;
+use fastllm_kernels::elementwise::{add_assign, add_scaled, scale, soft_cap};
 use fastllm_kernels::linear::{self, Linear, Product};
 use fastllm_kernels::pool::Pool;
-use fastllm_kernels::rms_norm::rms_norm;
-use fastllm_kernels::rope;
+use fastllm_kernels::rms_norm::{layer_norm, rms_norm};
 use fastllm_simd::Cpu;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,7 +94,7 @@ type Flow = fn(&mut Scratch) -> (&AlignedVec<f32>, &mut Activations, &mut Aligne
 
 impl Pass<'_> {
     /// `y = weight * x + bias` for `tokens` rows.
-    pub fn project(&mut self, p: &Projection<crate::weights::Loaded>, flow: Flow, stride: usize, tokens: usize) -> Result<(), ModelError> {
+    pub fn project(&mut self, p: &Projection<Loaded>, flow: Flow, stride: usize, tokens: usize) -> Result<(), ModelError> {
         let (x, activations, y) = flow(self.scratch);
         self.worker.fill(activations, &[&p.weight], x, stride, tokens);
         y.resize(tokens * p.weight.padded_rows());
@@ -106,23 +106,31 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// `normed = rms_norm(x) * weight`.
-    fn norm(&mut self, weight: &[f32], tokens: usize) {
-        let (cpu, eps, stride) = (self.worker.cpu, self.model.config.norm_eps, self.hidden_stride);
+    /// `normed = norm(x)`, or just `x`.
+    fn norm(&mut self, norm: Option<&Norm<Loaded>>, tokens: usize) {
+        let (cpu, config, stride) = (self.worker.cpu, self.model.config.norm, self.hidden_stride);
         let s = &mut *self.scratch;
         s.normed.resize(tokens * stride);
-        let x = &s.x;
-        for_rows(self.worker.pool, &mut s.normed, stride, |t, out| {
-            rms_norm(cpu, &x[t * stride..][..weight.len()], weight, eps, &mut out[..weight.len()]);
-        });
+        match norm {
+            None => s.normed.copy_from_slice(&s.x[..tokens * stride]),
+            Some(norm) => normalise_rows(cpu, self.worker.pool, config, norm, &s.x, &mut s.normed, stride),
+        }
     }
 
-    /// `x += block`.
-    fn add_block(&mut self, tokens: usize) {
-        let (cpu, stride) = (self.worker.cpu, self.hidden_stride);
+    /// `x += residual_scale * norm(block)`.
+    fn add_block(&mut self, norm: Option<&Norm<Loaded>>, tokens: usize) {
+        let (cpu, pool, stride, config) = (self.worker.cpu, self.worker.pool, self.hidden_stride, &self.model.config);
         let s = &mut *self.scratch;
-        let block = &s.block;
-        for_rows(self.worker.pool, &mut s.x[..tokens * stride], stride, |t, x| add_assign(cpu, x, &block[t * stride..][..stride]));
+        if let Some(norm) = norm {
+            s.other.resize(tokens * stride);
+            normalise_rows(cpu, pool, config.norm, norm, &s.block, &mut s.other, stride);
+            std::mem::swap(&mut s.block, &mut s.other);
+        }
+        let (block, factor) = (&s.block, config.residual_scale);
+        for_rows(pool, &mut s.x[..tokens * stride], stride, |t, x| {
+            let block = &block[t * stride..][..stride];
+            if factor == 1.0 { add_assign(cpu, x, block) } else { add_scaled(cpu, x, factor, block) }
+        });
     }
 
     /// Keeps the rows `wanted` of `data`, in order.
@@ -136,8 +144,8 @@ impl Pass<'_> {
     fn layers(&mut self, wanted: &[usize]) -> Result<usize, ModelError> {
         let model = self.model;
         let mut tokens = self.tokens;
-        for (i, layer) in model.weights.layers.iter().enumerate() {
-            self.norm(&layer.attention_norm, tokens);
+        for (i, (layer, config)) in model.weights.layers.iter().zip(&model.config.layers).enumerate() {
+            self.norm(layer.attention_norm.as_ref(), tokens);
             attention::forward(self, i, layer)?;
             // After the last cache is written, only the rows with wanted logits go on.
             let attended = layer.o.weight.cols().next_multiple_of(16);
@@ -148,17 +156,43 @@ impl Pass<'_> {
                 }
                 Self::keep_rows(&mut self.scratch.attended, attended, wanted);
                 Self::keep_rows(&mut self.scratch.x, self.hidden_stride, wanted);
+                Self::keep_rows(&mut self.scratch.normed, self.hidden_stride, wanted);
             }
             self.project(&layer.o, |s| (&s.attended, &mut s.activations, &mut s.block), attended, tokens)?;
-            self.add_block(tokens);
-            self.norm(&layer.feed_forward_norm, tokens);
+            match config.wiring {
+                Wiring::Sequential => {
+                    self.add_block(layer.post_attention_norm.as_ref(), tokens);
+                    self.norm(layer.feed_forward_norm.as_ref(), tokens);
+                }
+                Wiring::Parallel => {
+                    // Without a norm of its own the network reads what attention read, which is still there.
+                    if layer.feed_forward_norm.is_some() {
+                        self.norm(layer.feed_forward_norm.as_ref(), tokens);
+                    }
+                    self.add_block(layer.post_attention_norm.as_ref(), tokens);
+                }
+            }
             match &layer.feed_forward {
                 FeedForward::Dense(mlp) => feed_forward::forward(self, mlp, tokens)?,
                 FeedForward::Experts(experts) => moe::forward(self, experts, tokens)?,
             }
-            self.add_block(tokens);
+            self.add_block(layer.post_feed_forward_norm.as_ref(), tokens);
         }
         Ok(tokens)
+    }
+}
+
+/// `out = norm(x)`, row by row of `stride` floats; what is beyond the norm's width stays.
+fn normalise_rows(cpu: Cpu, pool: &Pool, config: NormConfig, norm: &Norm<Loaded>, x: &[f32], out: &mut [f32], stride: usize) {
+    let width = norm.weight.len();
+    for_rows(pool, out, stride, |t, out| normalise(cpu, config, norm, &x[t * stride..][..width], &mut out[..width]));
+}
+
+/// `out = norm(x)`.
+pub(crate) fn normalise(cpu: Cpu, config: NormConfig, norm: &Norm<Loaded>, x: &[f32], out: &mut [f32]) {
+    match config.kind {
+        NormKind::Rms => rms_norm(cpu, x, &norm.weight, config.eps, out),
+        NormKind::Layer => layer_norm(cpu, x, &norm.weight, norm.bias.as_deref(), config.eps, out),
     }
 }
 
@@ -175,60 +209,6 @@ pub(crate) fn for_rows(pool: &Pool, data: &mut [f32], stride: usize, f: impl Fn(
 pub(crate) fn add_bias(cpu: Cpu, bias: Option<&[f32]>, row: &mut [f32]) {
     if let Some(bias) = bias {
         add_assign(cpu, &mut row[..bias.len()], bias);
-    }
-}
-
-/// Rotary frequencies of the kinds that a model has.
-#[derive(Debug)]
-pub(crate) struct RopeTables(Vec<(Pairing, rope::RopeTable)>);
-
-impl RopeTables {
-    pub fn new(config: &Config, divisors: Option<&[f32]>) -> Result<RopeTables, ModelError> {
-        let one = |r: &crate::config::RopeConfig| {
-            let mut frequencies = rope::frequencies(f64::from(r.base), r.dim);
-            let mut magnitude = 1.0;
-            match &r.scaling {
-                RopeScaling::None => {}
-                RopeScaling::Linear(factor) => rope::scale_linear(&mut frequencies, f64::from(*factor)),
-                RopeScaling::Divisors => {
-                    let divisors = divisors.unwrap_or_default();
-                    if divisors.len() != frequencies.len() || divisors.iter().any(|d| !d.is_finite() || *d <= 0.0) {
-                        return Err(ModelError::Invalid("rope_freqs.weight holds numbers that are not above 0".to_owned()));
-                    }
-                    rope::divide(&mut frequencies, divisors);
-                }
-                RopeScaling::Yarn { factor, original_context, attention_factor, beta_fast, beta_slow } => {
-                    let yarn = rope::Yarn {
-                        factor: f64::from(*factor),
-                        original_context: *original_context as f64,
-                        beta_fast: f64::from(*beta_fast),
-                        beta_slow: f64::from(*beta_slow),
-                        truncate: true,
-                    };
-                    yarn.apply(&mut frequencies, f64::from(r.base));
-                    magnitude = yarn.mscale() * f64::from(*attention_factor);
-                }
-            }
-            Ok((r.pairing, rope::RopeTable::new(frequencies, magnitude)))
-        };
-        Ok(RopeTables(config.ropes.iter().map(one).collect::<Result<_, _>>()?))
-    }
-
-    /// The angles of some positions.
-    fn angles(&self, positions: &[usize]) -> RopeAngles {
-        let of = |table: &rope::RopeTable| positions.iter().map(|&p| table.angles(p)).collect();
-        RopeAngles(self.0.iter().map(|(pairing, table)| (*pairing, of(table))).collect())
-    }
-}
-
-/// Cosines and sines of the rows of a batch, for every kind of rotary embedding.
-pub(crate) struct RopeAngles(Vec<(Pairing, Vec<rope::Angles>)>);
-
-impl RopeAngles {
-    /// Rotates heads of `dim` channels of the batch's row `token`.
-    pub fn rotate(&self, cpu: Cpu, kind: usize, token: usize, heads: &mut [f32], dim: usize) {
-        let (pairing, angles) = &self.0[kind];
-        rope::rope(cpu, heads, dim, &angles[token], *pairing);
     }
 }
 
@@ -321,7 +301,7 @@ impl Context {
         embed(&mut pass, rows);
         let tokens = pass.layers(&wanted)?;
         if tokens > 0 {
-            pass.norm(&model.weights.output_norm, tokens);
+            pass.norm(Some(&model.weights.output_norm), tokens);
             output(&mut pass, tokens)?;
         }
         for s in &segments {
@@ -388,6 +368,9 @@ fn embed(pass: &mut Pass<'_>, rows: &[Row]) {
     for_rows(pass.worker.pool, &mut pass.scratch.x, stride, |t, x| {
         x.fill(0.0);
         model.weights.embedding.row(rows[t].token as usize, x);
+        if model.config.embedding_scale != 1.0 {
+            scale(model.cpu, x, model.config.embedding_scale);
+        }
     });
 }
 
@@ -400,6 +383,13 @@ fn output(pass: &mut Pass<'_>, tokens: usize) -> Result<(), ModelError> {
     pass.worker.fill(&mut s.activations, &[matrix], &s.normed, pass.hidden_stride, tokens);
     s.logits.resize(tokens * stride);
     pass.worker.multiply(&[Product::new(matrix, &s.activations, &mut s.logits)])?;
+    let (cpu, config) = (pass.worker.cpu, &pass.model.config);
+    if config.logit_scale != 1.0 {
+        for_rows(pass.worker.pool, &mut s.logits, stride, |_, row| scale(cpu, row, config.logit_scale));
+    }
+    if let Some(cap) = config.logit_softcap {
+        for_rows(pass.worker.pool, &mut s.logits, stride, |_, row| soft_cap(cpu, row, cap));
+    }
     if stride != vocab {
         for t in 1..tokens {
             s.logits.copy_within(t * stride..t * stride + vocab, t * vocab);

@@ -24,6 +24,11 @@ impl Keys<'_> {
         }
     }
 
+    /// A count from 1 to `most`, where 0 stands for none.
+    pub fn optional_count(&self, name: &str, most: usize) -> Result<Option<usize>, ModelError> {
+        if self.metadata.u64(&self.key(name))? == Some(0) { Ok(None) } else { self.count(name, most) }
+    }
+
     /// A count that must be there.
     pub fn required(&self, name: &str, most: usize) -> Result<usize, ModelError> {
         match self.count(name, most)? {
@@ -48,6 +53,11 @@ impl Keys<'_> {
             Some(x) => Ok(x),
             None => invalid!("the file lacks the key {}", self.key(name)),
         }
+    }
+
+    /// Yes or no.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, ModelError> {
+        Ok(self.metadata.bool(&self.key(name))?)
     }
 
     /// A text.

@@ -1,0 +1,85 @@
+//! DeepSeek-V2, V2-Lite, V3 and R1: "deepseek2". Multi-head latent attention and experts in groups.
+//!
+//! Groups of experts are ranked as in the original models: by their best expert in V2 (softmax), by the sum of the best two in V3 (sigmoid).
+use super::common::{LONGEST, MOST, WIDEST};
+use super::{Header, deepseek};
+use crate::ModelError;
+use crate::config::{AttentionConfig, Config, ExpertGroups, ExpertsConfig, Gating, LatentConfig, Pairing, QkNorm};
+use crate::error::invalid;
+use fastllm_kernels::attention::MAX_HEAD;
+
+pub fn config(header: &Header) -> Result<Config, ModelError> {
+    let keys = &header.keys;
+    let (mut attention, rotated) = attention(header)?;
+    let mut rope = header.rope(Pairing::Interleaved, rotated)?;
+    // With this key YaRN's factor acts on the scores instead of cosines and sines.
+    if let (Some(m), Some(factor)) = (keys.positive("rope.scaling.yarn_log_multiplier")?, keys.positive("rope.scaling.factor")?) {
+        attention.scale *= (1.0 + m * factor.max(1.0).ln()).powi(2);
+        rope.magnitude = 1.0;
+    }
+    let mut config = header.decoder(header.rms_norm()?, attention, rope, header.dense()?)?;
+    deepseek::sparse(header, &mut config, experts(header)?)?;
+    Ok(config)
+}
+
+/// Attention, and how many channels of a query head rotate.
+fn attention(header: &Header) -> Result<(AttentionConfig, usize), ModelError> {
+    let keys = &header.keys;
+    let heads = keys.required("attention.head_count", MOST)?;
+    let rank = keys.required("attention.kv_lora_rank", MAX_HEAD)?;
+    let rope = keys.required("rope.dimension_count", MAX_HEAD)?;
+    // Older files give the sizes of a head under the plain names.
+    let size = |mla: &str, plain: &str| match keys.count(mla, MAX_HEAD)? {
+        Some(n) => Ok(n),
+        None => keys.required(plain, MAX_HEAD),
+    };
+    let key = size("attention.key_length_mla", "attention.key_length")?;
+    let value = size("attention.value_length_mla", "attention.value_length")?;
+    if key <= rope || rank + rope > MAX_HEAD {
+        return invalid!("heads of {key} channels with {rope} rotated ones, compressed to {rank}, cannot be");
+    }
+    let latent = LatentConfig { q_rank: keys.optional_count("attention.q_lora_rank", WIDEST)?, rank, nope: key - rope, rope, value };
+    let attention = AttentionConfig {
+        heads,
+        kv_heads: 1,
+        dim_k: rank + rope,
+        dim_v: rank,
+        scale: 1.0 / (key as f32).sqrt(),
+        softcap: None,
+        window: None,
+        rope: Some(0),
+        sinks: false,
+        qk_norm: QkNorm::None,
+        latent: Some(latent),
+    };
+    Ok((attention, rope))
+}
+
+fn experts(header: &Header) -> Result<ExpertsConfig, ModelError> {
+    let keys = &header.keys;
+    let mut experts = deepseek::experts(header)?;
+    let gating = match keys.optional_count("expert_gating_func", MOST)? {
+        None | Some(1) => Gating::Softmax,
+        Some(2) => Gating::Sigmoid,
+        Some(n) => return Err(ModelError::Unsupported(format!("deepseek2.expert_gating_func {n} is not supported"))),
+    };
+    let biased = (0..MOST).find(|i| header.tensors.has(&format!("blk.{i}.ffn_gate_inp.weight")));
+    experts.choice_bias = biased.is_some_and(|i| header.tensors.has(&format!("blk.{i}.exp_probs_b.bias")));
+    experts.normalise = keys.flag("expert_weights_norm")?.unwrap_or(false);
+    experts.gating = gating;
+    experts.groups = groups(header, &experts)?;
+    Ok(experts)
+}
+
+fn groups(header: &Header, experts: &ExpertsConfig) -> Result<Option<ExpertGroups>, ModelError> {
+    let count = header.keys.optional_count("expert_group_count", LONGEST)?.unwrap_or(1);
+    if count == 1 {
+        return Ok(None);
+    }
+    let used = header.keys.required("expert_group_used_count", count)?;
+    if !experts.count.is_multiple_of(count) || experts.count / count * used < experts.used {
+        let ExpertsConfig { count: all, used: chosen, .. } = experts;
+        return invalid!("{chosen} of {all} experts cannot be chosen from {used} of {count} groups");
+    }
+    Ok(Some(ExpertGroups { count, used, best: if experts.gating == Gating::Sigmoid { 2 } else { 1 } }))
+}

@@ -1,0 +1,27 @@
+//! Phi-3, Phi-3.5 and Phi-4: "phi3". Queries, keys and values, and gate and up, are fused in the file.
+//!
+//! LongRoPE (Ding et al., 2024) divides the frequencies by one of two lists of factors: the short one for contexts up to the original
+//! length, the long one beyond. The choice is made once, by the context length that was asked for, so that a sequence does not change its
+//! rotation when it grows.
+use super::Header;
+use super::common::LONGEST;
+use crate::ModelError;
+use crate::config::{Config, Pairing, RopeScaling};
+
+pub fn config(header: &Header) -> Result<Config, ModelError> {
+    let mut attention = header.attention()?;
+    attention.window = header.window()?;
+    let mut rope = header.rope(Pairing::Halves, attention.dim_k)?;
+    if header.tensors.has("rope_factors_long.weight") {
+        let keys = &header.keys;
+        let original = keys.required("rope.scaling.original_context_length", LONGEST)?;
+        let asked = match header.context_length {
+            Some(n) => n,
+            None => keys.required("context_length", LONGEST)?,
+        };
+        let name = if asked > original { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+        rope.scaling = RopeScaling::Divisors(name);
+        rope.magnitude = f64::from(keys.positive("rope.scaling.attn_factor")?.unwrap_or(1.0));
+    }
+    header.decoder(header.rms_norm()?, attention, rope, header.dense()?)
+}

@@ -1,0 +1,57 @@
+//! Queries, keys and values from a projection each.
+use crate::ModelError;
+use crate::config::{AttentionConfig, NormConfig, NormKind, QkNorm};
+use crate::transformer::{Pass, add_bias, for_rows};
+use crate::weights::{Heads, Loaded, Norm};
+use fastllm_kernels::linear::Product;
+use fastllm_kernels::rms_norm::{layer_norm, rms_norm_in_place};
+use fastllm_simd::Cpu;
+
+/// From `scratch.normed` to `scratch.q`, `scratch.k` and `scratch.v`, normalised and rotated.
+pub fn project(pass: &mut Pass<'_>, heads: &Heads<Loaded>, config: &AttentionConfig) -> Result<(), ModelError> {
+    let tokens = pass.tokens;
+    let s = &mut *pass.scratch;
+    let (q, k, v) = (&heads.q.weight, &heads.k.weight, &heads.v.weight);
+    pass.worker.fill(&mut s.activations, &[q, k, v], &s.normed, pass.hidden_stride, tokens);
+    s.q.resize(tokens * q.padded_rows());
+    s.k.resize(tokens * k.padded_rows());
+    s.v.resize(tokens * v.padded_rows());
+    let x = &s.activations;
+    pass.worker.multiply(&[Product::new(q, x, &mut s.q), Product::new(k, x, &mut s.k), Product::new(v, x, &mut s.v)])?;
+    let (cpu, pool, ropes, norms) = (pass.worker.cpu, pass.worker.pool, pass.ropes, pass.model.config.norm);
+    let parts = [(&mut s.q, &heads.q, &heads.q_norm, config.heads), (&mut s.k, &heads.k, &heads.k_norm, config.kv_heads)];
+    for (data, projection, norm, heads) in parts {
+        for_rows(pool, data, projection.weight.padded_rows(), |t, row| {
+            add_bias(cpu, projection.bias.as_deref(), row);
+            let row = &mut row[..heads * config.dim_k];
+            if let Some(norm) = norm {
+                normalise_heads(cpu, norms, norm, config, row);
+            }
+            if let Some(kind) = config.rope {
+                ropes.rotate(cpu, kind, t, row, config.dim_k);
+            }
+        });
+    }
+    if heads.v.bias.is_some() {
+        for_rows(pool, &mut s.v, v.padded_rows(), |_, row| add_bias(cpu, heads.v.bias.as_deref(), row));
+    }
+    Ok(())
+}
+
+/// The norm of queries or keys, in place.
+fn normalise_heads(cpu: Cpu, norms: NormConfig, norm: &Norm<Loaded>, config: &AttentionConfig, row: &mut [f32]) {
+    let width = match config.qk_norm {
+        QkNorm::Projection => row.len(),
+        QkNorm::None | QkNorm::Head | QkNorm::EachHead => config.dim_k,
+    };
+    let weights = norm.weight.chunks_exact(width).cycle();
+    for (head, weight) in row.chunks_exact_mut(width).zip(weights) {
+        match norms.kind {
+            NormKind::Rms => rms_norm_in_place(cpu, head, weight, norms.eps),
+            NormKind::Layer => {
+                let x = head.to_vec();
+                layer_norm(cpu, &x, weight, None, norms.eps, head);
+            }
+        }
+    }
+}
