@@ -9,6 +9,8 @@ use std::fs::{OpenOptions, remove_file};
 use std::path::Path;
 use std::sync::Arc;
 
+type Change = fn(&Path);
+
 const TOKENS: [u32; 5] = [3, 1, 4, 1, 5];
 
 /// Loads while `change` happens to the file, after the first matrix.
@@ -36,7 +38,6 @@ fn set_len(path: &Path, len: u64) {
 #[test]
 fn a_loaded_model_needs_no_file() {
     let bytes = small_models::bytes(&small_models::experts());
-    type Change = fn(&Path);
     let changes: [(&str, Change); 3] = [
         ("truncated", |path| set_len(path, 0)),
         ("overwritten", |path| std::fs::write(path, vec![0xff; 1 << 20]).unwrap()),
