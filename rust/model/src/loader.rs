@@ -155,6 +155,31 @@ struct Reader<'a> {
     progress: &'a mut dyn FnMut(usize, usize) -> bool,
 }
 
+impl Reader<'_> {
+    /// What each of the matrices is multiplied by: NVFP4 files may have a tensor `.scale` beside `.weight`, of one float for all of the
+    /// tensor or of one for each expert. `None` if there is no such tensor.
+    fn factors(&self, m: &MatrixInfo) -> Result<Option<Vec<f32>>, ModelError> {
+        let mut factors = vec![1.0; m.sources.len()];
+        let mut found = false;
+        for (factor, source) in factors.iter_mut().zip(&m.sources) {
+            let scale = source.tensor.name.strip_suffix("weight").and_then(|prefix| self.file.tensor(&format!("{prefix}scale")));
+            let Some(scale) = scale else { continue };
+            let (count, rows) = (scale.elements(), source.tensor.dims.iter().skip(1).product::<u64>());
+            if scale.dtype.name() != "f32" {
+                return Err(ModelError::Unsupported(format!("the tensor {} has the type {}, but must be f32", scale.name, scale.dtype)));
+            }
+            if count == 0 || !rows.is_multiple_of(count) || count > 1 && source.tensor.dims.get(2) != Some(&count) {
+                return invalid!("the tensor {} has {count} scales for weights of the shape {:?}", scale.name, source.tensor.dims);
+            }
+            let mut bytes = [0; 4];
+            self.file.read_at(scale, source.first as u64 / (rows / count) * 4, &mut bytes)?;
+            *factor = f32::from_le_bytes(bytes);
+            found = true;
+        }
+        Ok(found.then_some(factors))
+    }
+}
+
 impl Load for Reader<'_> {
     fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
         let Some(row_bytes) = m.kind.file_row_bytes(m.cols) else {
@@ -169,6 +194,10 @@ impl Load for Reader<'_> {
             PackError::OutOfMemory(e) => ModelError::OutOfMemory(e),
             PackError::Read(e) => ModelError::File(e),
         })?;
+        let packed = match self.factors(m)? {
+            Some(factors) => packed.scaled(factors),
+            None => packed,
+        };
         self.done += m.bytes();
         if (self.progress)(self.done, self.total) { Ok(packed) } else { Err(ModelError::Cancelled) }
     }
