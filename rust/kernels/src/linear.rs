@@ -143,6 +143,8 @@ pub struct Linear {
     cols: usize,
     matrices: usize,
     data: AlignedVec<Line>,
+    /// One for each matrix, unless they are all 1.
+    factors: Vec<f32>,
 }
 
 /// Why a matrix could not be packed.
@@ -217,8 +219,23 @@ impl Linear {
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(e) => Err(e),
-            None => Ok(Linear { kind, rows, cols, matrices, data }),
+            None => Ok(Linear { kind, rows, cols, matrices, data, factors: Vec::new() }),
         }
+    }
+
+    /// The same matrices, each times a float of its own: products are multiplied by it, in f32.
+    ///
+    /// # Panics
+    /// If there are not as many `factors` as matrices.
+    #[must_use]
+    pub fn scaled(self, factors: Vec<f32>) -> Linear {
+        assert_eq!(factors.len(), self.matrices, "a factor for each matrix");
+        Linear { factors, ..self }
+    }
+
+    /// What products with a matrix are multiplied by.
+    fn factor(&self, matrix: usize) -> f32 {
+        self.factors.get(matrix).copied().unwrap_or(1.0)
     }
 
     /// How the weights are stored.
@@ -262,6 +279,9 @@ impl Linear {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let panel = self.panels(0, row / ROWS, 1);
         self.kind.visit(Row { panel, lane: row % ROWS, out: &mut out[..self.cols] });
+        if !self.factors.is_empty() {
+            out[..self.cols].iter_mut().for_each(|x| *x *= self.factors[0]);
+        }
     }
 }
 
@@ -357,6 +377,7 @@ pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_
         let mut unpacked = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
         let chunk = Chunk {
             panels: weights.panels(*matrix, first, count),
+            factor: weights.factor(*matrix),
             count,
             first,
             cols: weights.cols,
@@ -372,6 +393,7 @@ pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_
 /// Some panels times all tokens.
 struct Chunk<'a, 'b> {
     panels: &'a [u8],
+    factor: f32,
     count: usize,
     first: usize,
     cols: usize,
@@ -390,7 +412,9 @@ impl Chunk<'_, '_> {
                 // SAFETY: a task owns the columns of its panels.
                 #[allow(unsafe_code)]
                 let y = unsafe { self.y.part(token + t, (self.first + panel) * ROWS, ROWS) };
-                y.copy_from_slice(&out[t]);
+                for i in 0..ROWS {
+                    y[i] = out[t][i] * self.factor;
+                }
             }
         }
     }

@@ -164,6 +164,27 @@ fn the_largest_sums_do_not_depend_on_isa() {
 }
 
 #[test]
+fn factors_multiply_rows_and_products() {
+    let pool = Pool::new(1);
+    for kind in WeightType::all() {
+        let (rows, cols) = shapes(kind)[0];
+        for n in [1, 5, 17] {
+            let x = tokens(n, cols);
+            let plain = pack(kind, rows, cols, &pool);
+            let y = product(Cpu::best(), &pool, &plain, &x);
+            let mut row = vec![0.0; cols];
+            plain.row(3, &mut row);
+            let scaled = plain.scaled(vec![-0.3]);
+            let scaled_y = product(Cpu::best(), &pool, &scaled, &x);
+            assert!(y.iter().flatten().zip(scaled_y.iter().flatten()).all(|(a, b)| a * -0.3 == *b), "{}", kind.name());
+            let mut scaled_row = vec![0.0; cols];
+            scaled.row(3, &mut scaled_row);
+            assert!(row.iter().zip(&scaled_row).all(|(a, b)| a * -0.3 == *b), "{}", kind.name());
+        }
+    }
+}
+
+#[test]
 fn an_input_that_is_not_finite_shows_in_the_output() {
     let pool = Pool::new(1);
     for kind in WeightType::all() {

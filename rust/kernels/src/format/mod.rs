@@ -6,31 +6,7 @@
 //!
 //! The file layouts are those of the GGUF specification (ggml's block structures). Types whose file holds indices into a grid of points
 //! are expanded to a code per weight: kernels do without gathers, for more bytes in memory.
-//!
-//! | type | columns of a block | bytes of a row of a block: file | memory |
-//! |---|---|---|---|
-//! | q4_0, iq4_nl | 32 | 18 | 18 |
-//! | q4_1 | 32 | 20 | 20 |
-//! | q5_0 | 32 | 22 | 22 |
-//! | q5_1 | 32 | 24 | 24 |
-//! | q8_0 | 32 | 34 | 34 |
-//! | mxfp4 | 32 | 17 | 17 |
-//! | nvfp4 | 64 | 36 | 36 |
-//! | q2_k | 256 | 84 | 100 |
-//! | q3_k | 256 | 110 | 114 |
-//! | q4_k | 256 | 144 | 148 |
-//! | q5_k | 256 | 176 | 180 |
-//! | q6_k | 256 | 210 | 210 |
-//! | iq4_xs | 256 | 136 | 138 |
-//! | iq3_s | 256 | 110 | 134 |
-//! | iq3_xxs | 256 | 98 | 134 |
-//! | iq2_s | 256 | 82 | 106 |
-//! | iq2_xs | 256 | 74 | 106 |
-//! | iq2_xxs | 256 | 66 | 106 |
-//! | iq1_m | 256 | 56 | 78 |
-//! | iq1_s | 256 | 50 | 78 |
-//! | tq2_0 | 256 | 66 | 66 |
-//! | tq1_0 | 256 | 54 | 66 |
+//! `docs/formats.md` has all layouts, in files and in memory.
 use bytemuck::{Pod, Zeroable};
 use fastllm_simd::{Isa, ROWS, Range};
 

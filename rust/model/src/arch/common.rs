@@ -38,8 +38,17 @@ impl Header<'_> {
             logit_scale: 1.0,
             logit_softcap: None,
             ropes: vec![rope],
-            layers: vec![layer; keys.required("block_count", MOST)?],
+            layers: vec![layer; self.layers()?],
         })
+    }
+
+    /// The number of layers. A layer has several tensors, so a count beyond theirs is refused before anything is made of it.
+    fn layers(&self) -> Result<usize, ModelError> {
+        let (layers, tensors) = (self.keys.required("block_count", MOST)?, self.tensors.count());
+        if layers > tensors {
+            return invalid!("{}.block_count is {layers}, but the file has {tensors} tensors", self.keys.arch);
+        }
+        Ok(layers)
     }
 
     /// Width of the residual stream.
