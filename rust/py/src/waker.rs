@@ -48,6 +48,7 @@ impl Waker {
     }
 
     /// The descriptor to wait for; `None` where event loops cannot wait for pipes.
+    #[cfg_attr(unix, allow(clippy::unnecessary_wraps))]
     fn fileno(&self) -> Option<i32> {
         #[cfg(unix)]
         return Some(self.pipe.reader.as_raw_fd());

@@ -92,9 +92,6 @@ impl Cpu {
 
     /// The name users write: `scalar`, `avx2`, `avx_vnni`, `avx512_vnni`, `avx512_amx`.
     pub fn name(self) -> &'static str {
-        if self.has_tiles() {
-            return "avx512_amx";
-        }
         struct Name;
         impl Kernel for Name {
             type Output = &'static str;
@@ -102,7 +99,7 @@ impl Cpu {
                 I::NAME
             }
         }
-        self.run(Name)
+        if self.has_tiles() { "avx512_amx" } else { self.run(Name) }
     }
 
     /// Runs `kernel`, compiled for this instruction set.
