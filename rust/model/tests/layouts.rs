@@ -12,7 +12,7 @@ fn assert_same(name: &str, a: &Parts, b: &Parts) {
 }
 
 fn blocks(parts: &Parts) -> usize {
-    (0..).find(|i| !parts.tensors.iter().any(|t| t.name.starts_with(&format!("blk.{i}.")))).unwrap()
+    (0..1 << 16).find(|i| !parts.tensors.iter().any(|t| t.name.starts_with(&format!("blk.{i}.")))).unwrap()
 }
 
 /// The rows of some matrices one after the other.

@@ -1,6 +1,6 @@
 //! Chat templates: the Jinja dialect of Hugging Face, with limits against hostile files.
 //!
-//! A template comes out of a model file, so it is untrusted. It is first [translated](translate): every operator, literal, subscript,
+//! A template comes out of a model file, so it is untrusted. It is first translated (`translate`): every operator, literal, subscript,
 //! test and filter becomes a call of a function of this module, which follows Python's rules and charges the render for the bytes and
 //! items it makes or looks at, before it makes them. The interpreter keeps statements, scopes, macros and calls. What a render may
 //! spend is proportionate to its input. Values never contain themselves and are never deep, sources are neither nested deeply nor
