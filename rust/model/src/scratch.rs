@@ -1,5 +1,5 @@
 //! Memory of one forward pass, used again by the next.
-use crate::config::{Config, FeedForwardConfig};
+use crate::config::{Config, FeedForwardConfig, Mixer};
 use fastllm_kernels::activation::Activations;
 use fastllm_kernels::attention::{Queries, State, Workspace};
 use fastllm_kernels::buffer::AlignedVec;
@@ -69,9 +69,14 @@ impl Scratch {
     pub fn bytes(config: &Config, tokens: usize) -> usize {
         let mut most = 0;
         for layer in &config.layers {
-            let a = &layer.attention;
-            let latent = a.latent.map_or(0, |l| a.heads * (l.nope + l.rope + 2 * l.value));
-            let attention = a.heads * (a.dim_k + a.dim_v) + a.kv_heads * (a.dim_k + a.dim_v) + latent;
+            let attention = match &layer.mixer {
+                Mixer::Attention(a) => {
+                    let latent = a.latent.map_or(0, |l| a.heads * (l.nope + l.rope + 2 * l.value));
+                    let gates = if a.gated { a.heads * a.dim_k } else { 0 };
+                    a.heads * (a.dim_k + a.dim_v) + a.kv_heads * (a.dim_k + a.dim_v) + latent + gates
+                }
+                Mixer::DeltaNet(d) => 2 * d.channels() + 3 * d.heads * d.dim_v + 2 * d.heads,
+            };
             // Quantized inputs take two bytes a channel.
             let dense = |width: usize| 2 * width + width / 2;
             let feed_forward = match &layer.feed_forward {

@@ -1,16 +1,9 @@
 //! Files that contradict themselves: an error or a model that runs, never a panic.
 mod common;
-use common::{Parts, logits};
+use common::{Parts, logits, models};
 use fastllm_gguf::OwnedValue;
 use fastllm_kernels::attention::CacheType;
 use fastllm_model::MemoryPlan;
-
-fn models() -> Vec<(String, Parts)> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(common::shipped()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names.into_iter().map(|name| (name.clone(), Parts::of(&name))).collect()
-}
 
 /// Keys of the architecture, not of the tokenizer.
 fn keys(parts: &Parts) -> Vec<(usize, OwnedValue)> {
