@@ -2,11 +2,14 @@
 
 import asyncio
 import gc
+import threading
 import time
+import weakref
 
 import pytest
 
 import fastllm
+from fastllm import _native
 from fastllm.stream import _Loop
 
 STORY = "Once upon a time"
@@ -136,3 +139,16 @@ def test_one_model_serves_one_loop_after_the_other(model):
         return (await model.agenerate(STORY, max_tokens=5, temperature=0)).text
 
     assert len({asyncio.run(once()) for _ in range(5)}) == 1
+
+
+async def test_a_thread_wakes_a_loop_that_cannot_wait_for_pipes(model):
+    loop = asyncio.get_running_loop()
+    bridge = object.__new__(_Loop)
+    bridge._loop, bridge._streams, bridge.waker, bridge._descriptor = weakref.ref(loop), set(), _native.Waker(), None
+    watcher = threading.Thread(target=bridge._watch, daemon=True)
+    watcher.start()
+    _Loop._all[loop] = bridge
+    alone = model.generate(STORY, max_tokens=12, temperature=0)
+    assert (await model.agenerate(STORY, max_tokens=12, temperature=0)).text == alone.text
+    watcher.join(5)
+    assert not watcher.is_alive()

@@ -1,6 +1,12 @@
-//! What the targets share: the promises of a parsed header.
+//! What the targets share: the promises of a parsed header, and of a loaded model.
 
-use fastllm_gguf::{Header, Value};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use fastllm_gguf::{GgufFile, Header, Value};
+use fastllm_model::batch::Row;
+use fastllm_model::{Context, LoadOptions, Model, ModelError};
 
 /// Parses and checks what the reader promises. Panics are findings.
 pub fn check_gguf(bytes: &[u8], file_len: u64) {
@@ -19,6 +25,22 @@ pub fn check_gguf(bytes: &[u8], file_len: u64) {
     }
     ends.sort_unstable();
     assert!(ends.windows(2).all(|w| w[0].1 <= w[1].0));
+}
+
+/// Loads a file and runs two tokens. Errors are fine; panics, signals and hangs are findings.
+///
+/// # Errors
+/// Whatever is wrong with the file.
+pub fn load_model(path: &Path) -> Result<(), ModelError> {
+    let file = GgufFile::open(path)?;
+    let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+    let mut context = Context::new(Arc::new(Model::load(&file, &options, &mut |_, _| true)?))?;
+    let vocab = context.model().config().vocab_size;
+    let sequence = context.open();
+    let row = |position| Row { sequence, position, token: 0, logits: true };
+    let logits = context.forward(&[row(0), row(1)], &AtomicBool::new(false))?;
+    assert_eq!(logits.len(), 2 * vocab);
+    Ok(())
 }
 
 fn visit(value: Value<'_>) {

@@ -1,4 +1,8 @@
-//! Writes a small synthetic seed corpus for the `gguf` target: `cargo run --bin seeds`, in this folder.
+//! Writes small synthetic seed corpora for the targets `gguf` and `model_load`: `cargo run --bin seeds`, in this folder.
+
+#[allow(dead_code, reason = "shared with the tests of the model")]
+#[path = "../../rust/model/tests/common/small_models.rs"]
+mod small_models;
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +10,7 @@ use std::path::Path;
 use fastllm_gguf::{DType, OwnedValue, ValueType, Writer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    model_seeds()?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/gguf");
     fs::create_dir_all(&folder)?;
     let save = |name: &str, writer: &Writer| -> Result<(), Box<dyn std::error::Error>> {
@@ -30,6 +35,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for dtype in DType::ALL {
         let bytes = usize::try_from(2 * dtype.block_bytes())?;
         save(dtype.name(), Writer::new().add("t", &[dtype.block_size(), 2], dtype, vec![0; bytes]))?;
+    }
+    println!("{} seeds in {}", fs::read_dir(&folder)?.count(), folder.display());
+    Ok(())
+}
+
+/// Models with every structure, and every type of weights.
+fn model_seeds() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/model_load");
+    fs::create_dir_all(&folder)?;
+    let models = [("dense", small_models::dense()), ("experts", small_models::experts()), ("k-quants", small_models::k_quants())];
+    for (name, writer) in models.into_iter().chain(small_models::every_type()) {
+        fs::write(folder.join(name), small_models::bytes(&writer))?;
     }
     println!("{} seeds in {}", fs::read_dir(&folder)?.count(), folder.display());
     Ok(())

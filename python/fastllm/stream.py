@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
@@ -176,7 +177,7 @@ class ChatStream(_Stream[ChatChunk, ChatReply]):
 
 
 class _Loop:
-    """Wakes the streams of one event loop: the engine writes to a pipe that the loop watches."""
+    """Wakes the streams of one event loop: the engine writes to a pipe that the loop, or a thread, watches."""
 
     _all: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop]] = weakref.WeakKeyDictionary()
 
@@ -184,7 +185,11 @@ class _Loop:
         self._loop = weakref.ref(loop)
         self._streams: set[asyncio.Event] = set()
         self.waker = _native.Waker()
-        loop.add_reader(self.waker.fileno(), self._wake)
+        self._descriptor = self.waker.fileno()
+        if self._descriptor is not None:
+            loop.add_reader(self._descriptor, self._wake)
+        else:  # Windows: its loop cannot wait for pipes
+            threading.Thread(target=self._watch, name="fastllm-waker", daemon=True).start()
 
     @classmethod
     def running(cls) -> _Loop:
@@ -218,10 +223,24 @@ class _Loop:
         self._streams.discard(news)
         if not self._streams and self._all.get(loop) is self:
             del self._all[loop]
-            loop.remove_reader(self.waker.fileno())
+            if self._descriptor is not None:
+                loop.remove_reader(self._descriptor)
+            else:
+                self.waker.close()
+
+    def _watch(self) -> None:
+        while self.waker.wait():
+            loop = self._loop()
+            if loop is None or loop.is_closed():
+                return
+            loop.call_soon_threadsafe(self._notify)
+            del loop
 
     def _wake(self) -> None:
         self.waker.clear()
+        self._notify()
+
+    def _notify(self) -> None:
         for news in self._streams:
             news.set()
 

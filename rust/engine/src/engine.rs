@@ -116,7 +116,7 @@ impl Engine {
         self.queue(&self.ticket(None, notify), ids, Work::Logits(visitor))
     }
 
-    /// The logits after every position of `ids`: `[ids.len(), vocab_size]`, row-major. Waits for them; `cancel` is asked every 50 ms
+    /// The logits after every position of `ids`: `[ids.len(), vocab_size]`, row-major. Waits for them; `cancel` is asked at least every 50 ms
     /// whether to give up.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Engine {
             match handle.next(Duration::from_millis(50)) {
                 Next::Event(Event::Finished(_)) => return Ok(std::mem::take(&mut *lock(&logits))),
                 Next::Event(Event::Failed(failure)) => return Err(failure.into()),
-                Next::Pending if cancel() => return Err(RunError::Cancelled),
+                Next::Event(_) | Next::Pending if cancel() => return Err(RunError::Cancelled),
                 Next::Event(_) | Next::Pending => {}
                 Next::Closed => return Err(RunError::Cancelled),
             }

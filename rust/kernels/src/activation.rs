@@ -2,7 +2,7 @@
 //!
 //! For quantized weights a block is 256 columns of a token as 8-bit codes, with one f32 scale per 32 columns and with the sums that
 //! zero points, offsets and minima are multiplied by. For dense weights a tile holds plain floats, column by column.
-use crate::buffer::AlignedVec;
+use crate::buffer::{AlignedVec, OutOfMemory};
 use crate::pool::Pool;
 use bytemuck::{Pod, Zeroable};
 use fastllm_simd::{Cpu, Isa, Kernel};
@@ -88,7 +88,35 @@ fn tiles(tokens: usize, out: &mut Vec<Tile>) {
     }
 }
 
+/// Tokens stored for `tokens` tokens: those of whole tiles.
+fn stored(tokens: usize) -> usize {
+    let (whole, rest) = (tokens / WIDE * WIDE, tokens % WIDE);
+    whole
+        + match rest {
+            0 | 1 => rest,
+            2..=12 => rest.next_multiple_of(NARROW),
+            _ => WIDE,
+        }
+}
+
 impl Activations {
+    /// Bytes of a form with `cols` columns of `tokens` tokens: the quantized one, and the dense one.
+    pub fn bytes(tokens: usize, quantized_cols: usize, dense_cols: usize) -> usize {
+        let quantized = quantized_cols.div_ceil(SUPER) * size_of::<Block>();
+        stored(tokens).saturating_mul(quantized + self::dense_cols(dense_cols) * size_of::<f32>())
+    }
+
+    /// Makes room for `tokens` tokens of `quantized_cols` columns in the quantized form and of `dense_cols` in the dense one, so that
+    /// [`fill`](Self::fill) finds memory.
+    ///
+    /// # Errors
+    /// If the memory cannot be had.
+    pub fn reserve(&mut self, tokens: usize, quantized_cols: usize, dense_cols: usize) -> Result<(), OutOfMemory> {
+        let stored = stored(tokens);
+        self.quantized.reserve(stored.saturating_mul(quantized_cols.div_ceil(SUPER)))?;
+        self.dense.reserve(stored.saturating_mul(self::dense_cols(dense_cols)))
+    }
+
     /// The tiles of the tokens.
     pub fn tiles(&self) -> &[Tile] {
         &self.tiles

@@ -9,6 +9,9 @@ use std::ptr::NonNull;
 const CACHE_LINE: usize = 64;
 /// From this size on memory comes in whole huge pages, where the system has them.
 const HUGE_PAGE: usize = 2 << 20;
+/// Whole pages on every system: the largest in use have 64 KiB. What is not touched costs nothing.
+#[cfg(unix)]
+const PAGES: usize = 64 << 10;
 
 /// A vector of plain data that starts on a cache line, zeroed at first; large ones ask for huge pages.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ impl<T: Pod> AlignedVec<T> {
     /// # Errors
     /// If the memory cannot be had.
     pub fn try_zeroed(len: usize) -> Result<Self, OutOfMemory> {
+        const { assert!(align_of::<T>() <= CACHE_LINE) };
         let bytes = len.checked_mul(size_of::<T>()).ok_or(OutOfMemory { bytes: usize::MAX })?;
         if bytes == 0 {
             return Ok(AlignedVec { data: NonNull::dangling(), len, capacity: len });
@@ -49,32 +53,48 @@ impl<T: Pod> AlignedVec<T> {
     pub fn zeroed(len: usize) -> Self {
         match AlignedVec::try_zeroed(len) {
             Ok(v) => v,
-            Err(_) => handle_alloc_error(layout(len * size_of::<T>())),
+            Err(e) => handle_alloc_error(layout(e.bytes).unwrap_or(Layout::new::<T>())),
         }
     }
 
-    /// Makes the length `len`. What the elements hold afterwards is unspecified.
+    /// Makes the length `len`. What the elements hold afterwards is unspecified. Aborts like `Vec` if there is no memory, unless
+    /// [`reserve`](Self::reserve) has made room.
     pub fn resize(&mut self, len: usize) {
         if len > self.capacity {
+            // The old memory first: both at once are more than anyone planned for.
+            *self = AlignedVec::default();
             *self = AlignedVec::zeroed(len);
         }
         self.len = len;
     }
+
+    /// Makes room, so that a [`resize`](Self::resize) up to `len` finds memory. What the elements hold afterwards is unspecified.
+    ///
+    /// # Errors
+    /// If the memory cannot be had; then the vector is empty.
+    pub fn reserve(&mut self, len: usize) -> Result<(), OutOfMemory> {
+        if len > self.capacity {
+            *self = AlignedVec::default();
+            *self = AlignedVec::try_zeroed(len)?;
+        }
+        Ok(())
+    }
 }
 
-fn layout(bytes: usize) -> Layout {
+fn layout(bytes: usize) -> Option<Layout> {
     let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
-    Layout::from_size_align(bytes, align).unwrap_or(Layout::new::<u8>())
+    Layout::from_size_align(bytes, align).ok()
 }
 
 #[cfg(unix)]
 fn map(bytes: usize) -> Option<NonNull<u8>> {
     if bytes < HUGE_PAGE {
+        let layout = layout(bytes)?;
         // SAFETY: the size is not zero.
-        return NonNull::new(unsafe { alloc_zeroed(layout(bytes)) });
+        return NonNull::new(unsafe { alloc_zeroed(layout) });
     }
-    // Room to start on a huge page; the unused ends are given back.
-    let room = bytes.checked_add(HUGE_PAGE)?;
+    // Room to start on a huge page; the unused ends are given back. No slice may be larger than `isize::MAX`.
+    let room = bytes.checked_add(HUGE_PAGE).filter(|&room| isize::try_from(room).is_ok())?;
     // SAFETY: a new private mapping; the ends that are unmapped lie inside it.
     unsafe {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -85,7 +105,7 @@ fn map(bytes: usize) -> Option<NonNull<u8>> {
         let start = start.cast::<u8>();
         let skip = start.align_offset(HUGE_PAGE);
         let data = start.add(skip);
-        let kept = bytes.next_multiple_of(4096);
+        let kept = bytes.next_multiple_of(PAGES);
         if skip > 0 {
             libc::munmap(start.cast(), skip);
         }
@@ -100,8 +120,9 @@ fn map(bytes: usize) -> Option<NonNull<u8>> {
 
 #[cfg(not(unix))]
 fn map(bytes: usize) -> Option<NonNull<u8>> {
+    let layout = layout(bytes)?;
     // SAFETY: the size is not zero.
-    NonNull::new(unsafe { alloc_zeroed(layout(bytes)) })
+    NonNull::new(unsafe { alloc_zeroed(layout) })
 }
 
 impl<T: Pod> Drop for AlignedVec<T> {
@@ -112,12 +133,14 @@ impl<T: Pod> Drop for AlignedVec<T> {
         }
         #[cfg(unix)]
         if bytes >= HUGE_PAGE {
-            // SAFETY: the mapping of `map`, page-aligned and of this size.
-            unsafe { libc::munmap(self.data.as_ptr().cast(), bytes.next_multiple_of(4096)) };
+            // SAFETY: the mapping of `map`, of this start and size; nobody borrows it any more.
+            unsafe { libc::munmap(self.data.as_ptr().cast(), bytes.next_multiple_of(PAGES)) };
             return;
         }
-        // SAFETY: allocated by `map` with this layout.
-        unsafe { dealloc(self.data.as_ptr().cast(), layout(bytes)) }
+        if let Some(layout) = layout(bytes) {
+            // SAFETY: allocated by `map` with this layout.
+            unsafe { dealloc(self.data.as_ptr().cast(), layout) }
+        }
     }
 }
 
@@ -182,6 +205,9 @@ impl<'a, T> Columns<'a, T> {
 
     /// `len` elements of a row, from `column` on.
     ///
+    /// # Panics
+    /// If the part is not inside the matrix.
+    ///
     /// # Safety
     /// No two live parts overlap.
     ///
@@ -190,7 +216,7 @@ impl<'a, T> Columns<'a, T> {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn part(&self, row: usize, column: usize, len: usize) -> &mut [T] {
-        assert!(row < self.rows && column + len <= self.stride);
+        assert!(row < self.rows && len <= self.stride && column <= self.stride - len);
         // SAFETY: in bounds by the assertion; disjoint from other parts by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride + column), len) }
     }
@@ -234,13 +260,15 @@ impl<T> TileMut<'_, T> {
 /// # Panics
 /// If the cuts fall or lie outside, or the columns do not fit a row.
 pub fn tiles_mut<'a, T>(matrix: &'a mut [T], stride: usize, cuts: &[usize], cols: usize, count: usize) -> Vec<TileMut<'a, T>> {
-    assert!(cols * count <= stride && cuts.is_sorted() && cuts.last().is_none_or(|&last| last * stride <= matrix.len()));
+    let rows = matrix.len().checked_div(stride).unwrap_or(0);
+    assert!(cols.checked_mul(count).is_some_and(|c| c <= stride) && cuts.is_sorted() && cuts.last().is_none_or(|&last| last <= rows));
     let data = matrix.as_mut_ptr();
     let mut tiles = Vec::with_capacity(cuts.len() * count);
     for pair in cuts.windows(2) {
         for part in 0..count {
-            // SAFETY: inside the matrix by the assertion. Cuts ascend and parts are side by side, so no two tiles overlap.
-            let data = unsafe { data.add(pair[0] * stride + part * cols) };
+            // Inside the matrix by the assertion, unless the tile has no rows. Cuts ascend and parts are side by side, so no two tiles
+            // overlap.
+            let data = data.wrapping_add(pair[0] * stride + part * cols);
             tiles.push(TileMut { data, rows: pair[1] - pair[0], cols, stride, matrix: PhantomData });
         }
     }

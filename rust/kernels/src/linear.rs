@@ -2,8 +2,8 @@
 use crate::activation::{Activations, Forms, NARROW, Tile, WIDE, dense_cols};
 use crate::buffer::{AlignedVec, Columns, Line, OutOfMemory};
 use crate::dense::{self, Bf16, Element, F16, F32};
-use crate::format::{Bytes, Format, GROUP, Quantized, RowBlock, Visitor};
-use crate::matmul;
+use crate::format::{Bytes, FileType, Format, GROUP, Quantized, RowBlock, Visitor};
+use crate::matmul::{self, TileSums};
 use crate::pool::Pool;
 use bytemuck::Zeroable;
 use fastllm_simd::tiles::Tiles;
@@ -81,8 +81,8 @@ impl WeightType {
                 struct Adapt<V>(V);
                 impl<V: WeightVisitor> Visitor for Adapt<V> {
                     type Output = V::Output;
-                    fn visit<F: Format>(self) -> V::Output {
-                        self.0.quantized::<F>()
+                    fn visit<T: FileType>(self) -> V::Output {
+                        self.0.quantized::<T>()
                     }
                 }
                 q.visit(Adapt(v))
@@ -95,7 +95,7 @@ impl WeightType {
 trait WeightVisitor {
     type Output;
     fn dense<E: Element>(self) -> Self::Output;
-    fn quantized<F: Format>(self) -> Self::Output;
+    fn quantized<T: FileType>(self) -> Self::Output;
 }
 
 struct BlockCols;
@@ -104,8 +104,8 @@ impl WeightVisitor for BlockCols {
     fn dense<E: Element>(self) -> usize {
         1
     }
-    fn quantized<F: Format>(self) -> usize {
-        F::COLS
+    fn quantized<T: FileType>(self) -> usize {
+        T::Format::COLS
     }
 }
 
@@ -117,8 +117,8 @@ impl WeightVisitor for FileBytes {
     fn dense<E: Element>(self) -> usize {
         self.cols * size_of::<E::Bits>()
     }
-    fn quantized<F: Format>(self) -> usize {
-        self.cols / F::COLS * F::FILE_BYTES
+    fn quantized<T: FileType>(self) -> usize {
+        self.cols / T::Format::COLS * T::BYTES
     }
 }
 
@@ -130,8 +130,8 @@ impl WeightVisitor for PanelBytes {
     fn dense<E: Element>(self) -> usize {
         dense_cols(self.cols) * ROWS * size_of::<E::Bits>()
     }
-    fn quantized<F: Format>(self) -> usize {
-        self.cols / F::COLS * size_of::<F::Block>()
+    fn quantized<T: FileType>(self) -> usize {
+        self.cols / T::Format::COLS * size_of::<<T::Format as Format>::Block>()
     }
 }
 
@@ -143,6 +143,8 @@ pub struct Linear {
     cols: usize,
     matrices: usize,
     data: AlignedVec<Line>,
+    /// One for each matrix, unless they are all 1.
+    factors: Vec<f32>,
 }
 
 /// Why a matrix could not be packed.
@@ -182,10 +184,12 @@ impl Linear {
         let mut data = AlignedVec::<Line>::try_zeroed(bytes.div_ceil(size_of::<Line>())).map_err(PackError::OutOfMemory)?;
         let per_matrix = rows.div_ceil(ROWS);
         let panel_bytes = kind.panel_bytes(cols);
-        // Panels that a task reads at once: about a megabyte, so that positional reads are few and buffers small.
-        let step = (1usize << 20).div_ceil((row_bytes * ROWS).max(1)).clamp(1, per_matrix.max(1));
+        // Panels that a task reads at once: up to a megabyte, so that positional reads are few, but with many threads less: buffers are
+        // small beside any model.
+        let buffer = (READ_BUFFERS / pool.threads()).clamp(LEAST, 1 << 20);
+        let step = (buffer / (row_bytes * ROWS).max(1)).clamp(1, per_matrix.max(1));
         let tasks_per_matrix = per_matrix.div_ceil(step);
-        let failure: Mutex<Option<E>> = Mutex::new(None);
+        let failure = Mutex::new(None);
         let failed = AtomicBool::new(false);
         let columns = Columns::new(&mut bytemuck::cast_slice_mut::<Line, u8>(&mut data)[..bytes], bytes.max(1));
         pool.run(tasks_per_matrix * matrices, |task, _| {
@@ -195,12 +199,17 @@ impl Linear {
             let (matrix, first) = (task / tasks_per_matrix, task % tasks_per_matrix * step);
             let panels = step.min(per_matrix - first);
             let file_rows = (rows - first * ROWS).min(panels * ROWS);
-            let mut src = AlignedVec::<Line>::zeroed((file_rows * row_bytes).div_ceil(size_of::<Line>()));
-            let src = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut src)[..file_rows * row_bytes];
-            if let Err(e) = read(matrix * rows + first * ROWS, src) {
+            let fail = |e| {
                 failed.store(true, Ordering::Relaxed);
                 failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
-                return;
+            };
+            let mut src = match AlignedVec::<Line>::try_zeroed((file_rows * row_bytes).div_ceil(size_of::<Line>())) {
+                Ok(src) => src,
+                Err(e) => return fail(PackError::OutOfMemory(e)),
+            };
+            let src = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut src)[..file_rows * row_bytes];
+            if let Err(e) = read(matrix * rows + first * ROWS, src) {
+                return fail(PackError::Read(e));
             }
             let at = (matrix * per_matrix + first) * panel_bytes;
             // SAFETY: every task has its own panels.
@@ -209,9 +218,24 @@ impl Linear {
             kind.visit(Pack { src, row_bytes, dst, panel_bytes });
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(e) => Err(PackError::Read(e)),
-            None => Ok(Linear { kind, rows, cols, matrices, data }),
+            Some(e) => Err(e),
+            None => Ok(Linear { kind, rows, cols, matrices, data, factors: Vec::new() }),
         }
+    }
+
+    /// The same matrices, each times a float of its own: products are multiplied by it, in f32.
+    ///
+    /// # Panics
+    /// If there are not as many `factors` as matrices.
+    #[must_use]
+    pub fn scaled(self, factors: Vec<f32>) -> Linear {
+        assert_eq!(factors.len(), self.matrices, "a factor for each matrix");
+        Linear { factors, ..self }
+    }
+
+    /// What products with a matrix are multiplied by.
+    fn factor(&self, matrix: usize) -> f32 {
+        self.factors.get(matrix).copied().unwrap_or(1.0)
     }
 
     /// How the weights are stored.
@@ -255,6 +279,9 @@ impl Linear {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let panel = self.panels(0, row / ROWS, 1);
         self.kind.visit(Row { panel, lane: row % ROWS, out: &mut out[..self.cols] });
+        if !self.factors.is_empty() {
+            out[..self.cols].iter_mut().for_each(|x| *x *= self.factors[0]);
+        }
     }
 }
 
@@ -278,10 +305,18 @@ impl<'a> Product<'a> {
     }
 }
 
-/// Unpacked codes of a chunk of panels, one per thread.
+/// Memory for the products of many tokens, one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    threads: Vec<Mutex<AlignedVec<Bytes>>>,
+    threads: Vec<Mutex<Unpacked>>,
+}
+
+/// What a thread keeps of a chunk of panels.
+#[derive(Debug, Default)]
+struct Unpacked {
+    codes: AlignedVec<Bytes>,
+    /// Running sums, where panels take turns.
+    sums: Vec<TileSums>,
 }
 
 impl Scratch {
@@ -291,8 +326,11 @@ impl Scratch {
     }
 }
 
-/// Bytes of unpacked codes that a task works on at most: a part of a usual L2 cache.
+/// Bytes of unpacked codes that a task works on at most: a part of a usual L2 cache, and half of that of CPUs with matrix tiles.
 const UNPACKED: usize = 256 << 10;
+const UNPACKED_TILED: usize = 1 << 20;
+/// Bytes of all threads' buffers of file rows while weights are packed.
+const READ_BUFFERS: usize = 16 << 20;
 /// Least bytes of packed weights of a task, so that claiming it costs nothing.
 const LEAST: usize = 32 << 10;
 
@@ -305,7 +343,8 @@ struct Piece {
 }
 
 /// Cuts the panels of all products into pieces that get smaller towards the end, so that threads finish together.
-fn pieces(products: &[Product<'_>], threads: usize) -> Vec<Piece> {
+fn pieces(cpu: Cpu, products: &[Product<'_>], threads: usize) -> Vec<Piece> {
+    let unpacked = if cpu.has_tiles() { UNPACKED_TILED } else { UNPACKED };
     let panels = |p: &Product<'_>| p.weights.rows.div_ceil(ROWS);
     let bytes = |p: &Product<'_>| p.weights.kind.panel_bytes(p.weights.cols).max(1);
     let mut left: usize = products.iter().map(|p| panels(p) * bytes(p)).sum();
@@ -313,7 +352,7 @@ fn pieces(products: &[Product<'_>], threads: usize) -> Vec<Piece> {
     for (product, p) in products.iter().enumerate() {
         let (panels, bytes) = (panels(p), bytes(p));
         let wide = p.x.tiles().iter().any(|t| t.width == WIDE);
-        let most = if wide { (UNPACKED / (ROWS * p.weights.cols).max(1)).max(1) } else { panels };
+        let most = if wide { (unpacked / (ROWS * p.weights.cols).max(1)).max(1) } else { panels };
         let least = if wide { 1 } else { LEAST.div_ceil(bytes) };
         let mut first = 0;
         while first < panels {
@@ -328,22 +367,23 @@ fn pieces(products: &[Product<'_>], threads: usize) -> Vec<Piece> {
 
 /// Computes the products, sharing the work among the threads of `pool`. Stops early, with undefined outputs, once `cancel` is set.
 pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_>], cancel: &AtomicBool) {
-    let pieces = pieces(products, pool.threads());
+    let pieces = pieces(cpu, products, pool.threads());
     pool.run(pieces.len(), |task, thread| {
         if cancel.load(Ordering::Relaxed) {
             return;
         }
         let Piece { product, first, count } = pieces[task];
         let Product { weights, matrix, x, y } = &products[product];
-        let mut codes = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unpacked = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
         let chunk = Chunk {
             panels: weights.panels(*matrix, first, count),
+            factor: weights.factor(*matrix),
             count,
             first,
             cols: weights.cols,
             x,
             y,
-            codes: &mut codes,
+            unpacked: &mut unpacked,
             tiles: x.tiles(),
         };
         weights.kind.visit(Multiply { cpu, chunk });
@@ -353,12 +393,13 @@ pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_
 /// Some panels times all tokens.
 struct Chunk<'a, 'b> {
     panels: &'a [u8],
+    factor: f32,
     count: usize,
     first: usize,
     cols: usize,
     x: &'a Activations,
     y: &'a Columns<'b, f32>,
-    codes: &'a mut AlignedVec<Bytes>,
+    unpacked: &'a mut Unpacked,
     tiles: &'a [Tile],
 }
 
@@ -371,7 +412,9 @@ impl Chunk<'_, '_> {
                 // SAFETY: a task owns the columns of its panels.
                 #[allow(unsafe_code)]
                 let y = unsafe { self.y.part(token + t, (self.first + panel) * ROWS, ROWS) };
-                y.copy_from_slice(&out[t]);
+                for i in 0..ROWS {
+                    y[i] = out[t][i] * self.factor;
+                }
             }
         }
     }
@@ -387,10 +430,10 @@ impl WeightVisitor for Multiply<'_, '_> {
     fn dense<E: Element>(self) {
         self.cpu.run(DenseChunk::<E>(self.chunk, std::marker::PhantomData));
     }
-    fn quantized<F: Format>(self) {
+    fn quantized<T: FileType>(self) {
         // Wide tiles come first.
         let (wide, narrow) = self.chunk.tiles.split_at(self.chunk.tiles.partition_point(|t| t.width == WIDE));
-        let mut chunk = QuantizedChunk::<F>(self.chunk, std::marker::PhantomData);
+        let mut chunk = QuantizedChunk::<T::Format>(self.chunk, std::marker::PhantomData);
         chunk.0.tiles = wide;
         if !wide.is_empty() && self.cpu.run_tiled(&mut chunk).is_ok() {
             chunk.0.tiles = narrow;
@@ -448,7 +491,7 @@ impl<F: Format> Kernel for QuantizedChunk<'_, '_, F> {
                     1 => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, 1>(isa, panel, x)),
                     NARROW => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, NARROW>(isa, panel, x)),
                     _ => {
-                        let codes = &chunk.codes[p * groups..][..groups];
+                        let codes = &chunk.unpacked.codes[p * groups..][..groups];
                         for first in (0..WIDE).step_by(I::TOKENS) {
                             if I::TOKENS == 8 {
                                 chunk.store(p, tile.first + first, tile, &matmul::wide::<F, I, 8>(isa, panel, codes, x, first));
@@ -468,17 +511,20 @@ impl<F: Format> TileKernel for &mut QuantizedChunk<'_, '_, F> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I, tiles: Tiles) {
         let groups = self.unpack(isa, F::RANGE.zero as u8);
-        let chunk = &self.0;
+        let chunk = &mut self.0;
         let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
         let len = chunk.cols / F::COLS;
         let configured = tiles.configure(matmul::tile_columns::<F>());
+        let mut sums = std::mem::take(&mut chunk.unpacked.sums);
+        sums.resize(chunk.count, Default::default());
         for &tile in chunk.tiles {
             let x = chunk.x.quantized(tile);
-            for p in 0..chunk.count {
-                let codes = &chunk.codes[p * groups..][..groups];
-                chunk.store(p, tile.first, tile, &matmul::tiled::<F, I>(isa, &configured, &panels[p * len..][..len], codes, x));
+            matmul::tiled::<F, I>(isa, &configured, (panels, len), (&chunk.unpacked.codes, groups), x, &mut sums);
+            for (p, sums) in sums.iter().enumerate() {
+                chunk.store(p, tile.first, tile, sums);
             }
         }
+        chunk.unpacked.sums = sums;
     }
 }
 
@@ -490,9 +536,9 @@ impl<F: Format> QuantizedChunk<'_, '_, F> {
         let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
         let (len, groups) = (chunk.cols / F::COLS, chunk.cols / GROUP);
         if chunk.tiles.iter().any(|t| t.width == WIDE) {
-            chunk.codes.resize(chunk.count * groups);
+            chunk.unpacked.codes.resize(chunk.count * groups);
             for p in 0..chunk.count {
-                matmul::unpack::<F, I>(isa, &panels[p * len..][..len], zero, &mut chunk.codes[p * groups..][..groups]);
+                matmul::unpack::<F, I>(isa, &panels[p * len..][..len], zero, &mut chunk.unpacked.codes[p * groups..][..groups]);
             }
         }
         groups
@@ -519,15 +565,15 @@ impl WeightVisitor for Pack<'_> {
             dense::pack::<E>(&rows[..count], bytemuck::cast_slice_mut(dst));
         }
     }
-    fn quantized<F: Format>(self) {
+    fn quantized<T: FileType>(self) {
         let mut x = RowBlock::default();
         for (src, dst) in self.src.chunks(ROWS * self.row_bytes).zip(self.dst.chunks_exact_mut(self.panel_bytes)) {
-            let panel: &mut [F::Block] = bytemuck::cast_slice_mut(dst);
-            panel.fill(F::Block::zeroed());
+            let panel: &mut [<T::Format as Format>::Block] = bytemuck::cast_slice_mut(dst);
+            panel.fill(Zeroable::zeroed());
             for (row, src) in src.chunks_exact(self.row_bytes).enumerate() {
-                for (src, block) in src.chunks_exact(F::FILE_BYTES).zip(panel.iter_mut()) {
-                    F::read(src, &mut x);
-                    F::put(block, row, &x);
+                for (src, block) in src.chunks_exact(T::BYTES).zip(panel.iter_mut()) {
+                    T::read(src, &mut x);
+                    T::Format::put(block, row, &x);
                 }
             }
         }
@@ -550,7 +596,13 @@ impl WeightVisitor for Row<'_> {
             *out = E::decode(*x);
         }
     }
-    fn quantized<F: Format>(self) {
+    fn quantized<T: FileType>(self) {
+        self.decode::<T::Format>();
+    }
+}
+
+impl Row<'_> {
+    fn decode<F: Format>(self) {
         let (isa, row) = (Scalar, self.lane);
         let panel: &[F::Block] = bytemuck::cast_slice(self.panel);
         for (block, out) in panel.iter().zip(self.out.chunks_exact_mut(F::COLS)) {
@@ -560,8 +612,13 @@ impl WeightVisitor for Row<'_> {
                 for (col, out) in out.iter_mut().enumerate() {
                     let code = i32::from(codes[col / 4][4 * row + col % 4]) - F::RANGE.zero;
                     let at = GROUP * group + col;
-                    let run = at.checked_div(F::SCALE_RUN);
-                    let scale = run.map_or(d, |run| d * F::scale(isa, block, 0, run)[row] as f32);
+                    let mut scale = d;
+                    if let Some(run) = at.checked_div(F::SCALE_RUN) {
+                        scale *= F::scale(isa, block, 0, run)[row] as f32;
+                    }
+                    if F::FLOAT_SCALES {
+                        scale *= F::float_scale(isa, block, 0, at / 16)[row];
+                    }
                     *out = scale * code as f32;
                     if F::OFFSET {
                         *out += F::m(isa, block, 0)[row];

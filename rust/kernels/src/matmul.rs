@@ -1,7 +1,7 @@
 //! One matrix multiplication for every format, instruction set and number of tokens.
 //!
 //! `y[token][row] = sum over blocks of 256 columns of  d * sum_g xscale[g] * scale * <code - zero, q> - dmin * minunit * <min, sums>`
-//! where the integer parts are exact and the float operations have one order, that of the columns.
+//! where the integer parts are exact (NVFP4's scales of runs are floats) and the float operations have one order, that of the columns.
 use crate::activation::{Block, SUPER, WIDE};
 use crate::format::{Bytes, Format, GROUP, bytes};
 use fastllm_simd::tiles::Configured;
@@ -9,8 +9,7 @@ use fastllm_simd::{Isa, ROWS};
 
 /// Where the integer dot products of a superblock come from.
 trait Dots<F: Format, const N: usize> {
-    /// The 32 columns of group `group` of `block` times the activations' group `at`, with the integer scales: an exact integer below
-    /// 2^24.
+    /// The 32 columns of group `group` of `block` times the activations' group `at`, with the scales of its runs: see [`group_dot`].
     fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N];
 }
 
@@ -59,7 +58,11 @@ impl<F: Format, const N: usize> Dots<F, N> for Tiled<'_> {
     fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, _: &[Block; N], at: usize) -> [I::F32; N] {
         let mut out = [isa.splat(0.0); N];
         for t in 0..N {
-            out[t] = if F::SCALE_RUN == 0 {
+            out[t] = if F::FLOAT_SCALES {
+                let (low, high) = (F::float_scale(isa, block, row, 2 * group), F::float_scale(isa, block, row, 2 * group + 1));
+                let sum = isa.fma(isa.to_f32(self.dot(isa, 2 * at, t, row)), low, out[t]);
+                isa.fma(isa.to_f32(self.dot(isa, 2 * at + 1, t, row)), high, sum)
+            } else if F::SCALE_RUN == 0 {
                 isa.to_f32(self.dot(isa, at, t, row))
             } else if F::SCALE_RUN == GROUP {
                 isa.sum_to_f32(isa.add_scaled(isa.zero_sum(), self.dot(isa, at, t, row), F::scale(isa, block, row, group)))
@@ -176,37 +179,51 @@ fn sum_superblocks<F: Format, I: Isa, const N: usize>(
     out
 }
 
-/// Columns of a tile's dot product: those that share an integer scale, at most a group.
+/// Columns of a tile's dot product: those that share a scale, at most a group.
 pub fn tile_columns<F: Format>() -> usize {
-    if F::SCALE_RUN == GROUP / 2 { GROUP / 2 } else { GROUP }
+    if F::SCALE_RUN == GROUP / 2 || F::FLOAT_SCALES { GROUP / 2 } else { GROUP }
 }
 
-/// Products of a panel, whose codes are unpacked as signed bytes, with the tokens of a wide tile. `tiles` are configured for
-/// [`tile_columns`].
+/// Sums of the products of a panel with the tokens of a wide tile: `[token][row]`.
+pub type TileSums = [[f32; ROWS]; WIDE];
+
+/// Products of panels, `len` blocks and `groups` groups each, whose codes are unpacked as signed bytes, with the tokens of a wide tile.
+/// `tiles` are configured for [`tile_columns`]. The panels take turns at every superblock, so that its activations stay in the first
+/// cache.
 ///
 /// # Panics
-/// If the tile has fewer tokens or columns.
+/// If the tile has fewer tokens or columns, or `y` fewer panels.
 #[inline(always)]
-pub fn tiled<F: Format, I: Isa>(isa: I, tiles: &Configured<'_>, panel: &[F::Block], codes: &[Bytes], x: &[Block]) -> [[f32; ROWS]; WIDE] {
+pub fn tiled<F: Format, I: Isa>(
+    isa: I,
+    tiles: &Configured<'_>,
+    (panels, len): (&[F::Block], usize),
+    (codes, groups): (&[Bytes], usize),
+    x: &[Block],
+    y: &mut [TileSums],
+) {
     const HALF: usize = WIDE / 2;
-    let x = x.as_chunks::<WIDE>().0;
-    let mut y = [[0.0; ROWS]; WIDE];
     let mut dots = [[[0; ROWS]; WIDE]; MAX_RUNS];
-    for (s, blocks) in panel.chunks(SUPER / F::COLS).enumerate() {
-        let groups = blocks.len() * F::COLS / GROUP;
-        tile_dots::<F>(tiles, &codes[s * SUPER / GROUP..][..groups], &x[s], &mut dots);
-        for first in [0, HALF] {
-            let x: &[Block; HALF] = x[s][first..].first_chunk().expect("half a tile");
-            for row in (0..ROWS).step_by(I::LANES) {
-                let part = superblock::<F, I, _, HALF>(isa, blocks, row, x, &Tiled { dots: &dots, first });
-                for t in 0..HALF {
-                    let y = &mut y[first + t][row..];
-                    isa.store(isa.add(isa.load(y), part[t]), y);
+    y.fill([[0.0; ROWS]; WIDE]);
+    for (s, x) in x.as_chunks::<WIDE>().0.iter().enumerate() {
+        let (first_block, first_group) = (s * SUPER / F::COLS, s * SUPER / GROUP);
+        let blocks = (len - first_block).min(SUPER / F::COLS);
+        for (p, y) in y.iter_mut().enumerate() {
+            let codes = &codes[p * groups + first_group..][..blocks * F::COLS / GROUP];
+            tile_dots::<F>(tiles, codes, x, &mut dots);
+            let blocks = &panels[p * len + first_block..][..blocks];
+            for first in [0, HALF] {
+                let x: &[Block; HALF] = x[first..].first_chunk().expect("half a tile");
+                for row in (0..ROWS).step_by(I::LANES) {
+                    let part = superblock::<F, I, _, HALF>(isa, blocks, row, x, &Tiled { dots: &dots, first });
+                    for t in 0..HALF {
+                        let y = &mut y[first + t][row..];
+                        isa.store(isa.add(isa.load(y), part[t]), y);
+                    }
                 }
             }
         }
     }
-    y
 }
 
 /// The dot products of every run of a superblock.
@@ -247,7 +264,7 @@ fn prefetch<F: Format, I: Isa>(isa: I, panel: &[u8], group: usize) {
     }
 }
 
-/// The 32 columns of a group times the activations, with the integer scales: an exact integer below 2^24.
+/// The 32 columns of a group times the activations, with the scales of its runs: where these are integers, an exact integer below 2^24.
 #[inline(always)]
 fn group_dot<F: Format, I: Isa, const N: usize>(
     isa: I,
@@ -265,7 +282,7 @@ fn group_dot<F: Format, I: Isa, const N: usize>(
         sums[t] = x[t].sums[at];
     }
     let mut out = [isa.splat(0.0); N];
-    if F::SCALE_RUN == 0 {
+    if F::SCALE_RUN == 0 && !F::FLOAT_SCALES {
         let dot = isa.dot(codes, &q, &sums, F::RANGE);
         for t in 0..N {
             out[t] = isa.to_f32(dot[t]);
@@ -281,12 +298,22 @@ fn group_dot<F: Format, I: Isa, const N: usize>(
                 q[t] = &x[t].q[at][16 * half..][..16];
                 sums[t] = x[t].half_sums[at][half];
             }
-            let scale = F::scale(isa, block, row, 2 * group + half);
-            acc = isa.dot_scaled(acc, &codes[4 * half..][..4], &q, &sums, F::RANGE, scale);
+            let (codes, run) = (&codes[4 * half..][..4], 2 * group + half);
+            if F::FLOAT_SCALES {
+                let dot = isa.dot(codes, &q, &sums, F::RANGE);
+                let scale = F::float_scale(isa, block, row, run);
+                for t in 0..N {
+                    out[t] = isa.fma(isa.to_f32(dot[t]), scale, out[t]);
+                }
+            } else {
+                acc = isa.dot_scaled(acc, codes, &q, &sums, F::RANGE, F::scale(isa, block, row, run));
+            }
         }
     }
-    for t in 0..N {
-        out[t] = isa.sum_to_f32(acc[t]);
+    if !F::FLOAT_SCALES {
+        for t in 0..N {
+            out[t] = isa.sum_to_f32(acc[t]);
+        }
     }
     out
 }

@@ -16,11 +16,19 @@ type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 /// The word that tasks are claimed from: epoch, number of tasks, next task. One `fetch_add` claims a task and tells whether it exists,
 /// so that a late thread can never claim a task of a loop that has ended.
+///
+/// Every thread claims at most once in vain per loop: `next` ends at most [`MOST_THREADS`] above `tasks`, far from the carry into the
+/// number of tasks that would bring a finished loop back to life. Epochs may wrap: they only tell a waiting thread that something is new.
 #[derive(Clone, Copy)]
 struct Ticket(u64);
 
 const NEXT_BITS: u32 = 21;
 const TASK_BITS: u32 = 21;
+/// Most tasks of a ticket; longer loops take several.
+const MOST_TASKS: usize = 1 << (NEXT_BITS - 1);
+/// Most threads of a pool.
+const MOST_THREADS: usize = 1024;
+const _: () = assert!(MOST_TASKS + MOST_THREADS < 1 << NEXT_BITS && MOST_TASKS < 1 << TASK_BITS);
 
 impl Ticket {
     fn new(epoch: u64, tasks: usize) -> Ticket {
@@ -55,6 +63,8 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// One loop at a time.
     running: Mutex<u64>,
+    /// The process that the threads live in.
+    process: u32,
 }
 
 impl std::fmt::Debug for Pool {
@@ -66,7 +76,7 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// `threads` threads, the caller's included; fewer if the system refuses them.
     pub fn new(threads: usize) -> Pool {
-        let workers = threads.clamp(1, 1024) - 1;
+        let workers = threads.clamp(1, MOST_THREADS) - 1;
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
@@ -83,7 +93,7 @@ impl Pool {
             std::thread::Builder::new().name(name).spawn(move || work(&shared, index)).ok()
         };
         let workers = (0..workers).map_while(spawn).collect();
-        Pool { shared, workers, running: Mutex::new(0) }
+        Pool { shared, workers, running: Mutex::new(0), process: std::process::id() }
     }
 
     /// Threads, the caller's included.
@@ -93,31 +103,37 @@ impl Pool {
 
     /// Calls `job(task, thread)` for every task below `tasks`, in any order and on any threads, and waits. A panic in a task is raised
     /// here, when the others are done.
+    ///
+    /// A loop inside a task, or beside a loop of another thread, runs on the thread that calls: as thread 0, which is then no longer one
+    /// thread alone. In a forked child, which has no other threads, loops run on the one that calls.
     pub fn run(&self, tasks: usize, job: impl Fn(usize, usize) + Sync) {
         if tasks <= 1 || self.workers.is_empty() {
             (0..tasks).for_each(|task| job(task, 0));
             return;
         }
-        // A loop inside a task of this pool would wait for itself.
+        // A loop inside a task of this pool would wait for itself; and after a fork the lock may be held by a thread that is gone.
         let Ok(mut epoch) = self.running.try_lock() else {
             (0..tasks).for_each(|task| job(task, 0));
             return;
         };
-        let most = (1 << TASK_BITS) - 1;
-        for first in (0..tasks).step_by(most) {
+        for first in (0..tasks).step_by(MOST_TASKS) {
             *epoch += 1;
-            self.run_some(*epoch, tasks.min(first + most) - first, &|task, thread| job(first + task, thread));
+            self.run_some(*epoch, tasks.min(first + MOST_TASKS) - first, &|task, thread| job(first + task, thread));
         }
+        // Before the next loop may begin: a panic belongs to the loop that it happened in.
+        let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(epoch);
-        if let Some(panic) = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(panic) = panic {
             resume_unwind(panic);
         }
     }
 
     fn run_some(&self, epoch: u64, tasks: usize, job: &Job<'_>) {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes; the reference is used by tasks of this loop, all finished before this function returns.
+        // SAFETY: only the lifetime changes. The reference is used by claimed tasks of this loop only, and this function returns when all
+        // are finished: nothing below unwinds, because `claim` catches the panics of tasks.
         let mut job: &'static Job<'static> = unsafe { std::mem::transmute::<&Job<'_>, &'static Job<'static>>(job) };
+        // Relaxed stores are enough: who claims a task has read the ticket, or one counted on from it, and so sees what came before it.
         shared.finished.store(0, Ordering::Relaxed);
         shared.job.store(&raw mut job, Ordering::Relaxed);
         shared.ticket.store(Ticket::new(epoch, tasks).0, Ordering::SeqCst);
@@ -159,6 +175,11 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // A forked child has no such threads: waiting for them would never end, and their handles are not its to release.
+            std::mem::forget(std::mem::take(&mut self.workers));
+            return;
+        }
         self.shared.stop.store(true, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
@@ -179,11 +200,19 @@ impl Shared {
             // SAFETY: a claimed task keeps its loop, and with it the job, alive until `finished` is raised.
             let job = unsafe { *self.job.load(Ordering::Relaxed) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(ticket.next(), worker.wrapping_add(1)))) {
-                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                if first.is_none() {
+                    *first = Some(panic);
+                } else {
+                    // Dropping it could panic again, and `finished` would never be raised.
+                    std::mem::forget(panic);
+                }
             }
-            let last = self.finished.fetch_add(1, Ordering::SeqCst) + 1 == ticket.tasks();
-            if last && self.caller_parked.load(Ordering::SeqCst) {
-                self.caller.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Thread::unpark);
+            if self.finished.fetch_add(1, Ordering::SeqCst) + 1 == ticket.tasks()
+                && self.caller_parked.load(Ordering::SeqCst)
+                && let Some(caller) = &*self.caller.lock().unwrap_or_else(PoisonError::into_inner)
+            {
+                caller.unpark();
             }
         }
     }

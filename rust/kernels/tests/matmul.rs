@@ -26,13 +26,15 @@ fn half(r: &mut Random) -> [u8; 2] {
     (0x2000 | (r.bits() as u16 & 0x3ff)).to_le_bytes()
 }
 
-/// A row of a file: random bits, with sane float scales at the places where the specification has them.
-fn random_row(kind: WeightType, cols: usize, r: &mut Random) -> Vec<u8> {
+/// A row of a file: bytes from `fill`, with sane float scales at the places where the specification has them.
+fn row(kind: WeightType, cols: usize, r: &mut Random, fill: fn(&mut Random) -> u8) -> Vec<u8> {
     let bytes = kind.file_row_bytes(cols).unwrap();
-    let mut row: Vec<u8> = (0..bytes).map(|_| r.bits() as u8).collect();
+    let mut row: Vec<u8> = (0..bytes).map(|_| fill(r)).collect();
     let halves: &[usize] = match kind.name() {
         "q2_k" => &[80, 82],
         "q3_k" => &[108],
+        "tq1_0" => &[52],
+        "tq2_0" => &[64],
         "q6_k" => &[208],
         "q4_1" | "q5_1" | "q4_k" | "q5_k" => &[0, 2],
         _ => &[0],
@@ -42,6 +44,12 @@ fn random_row(kind: WeightType, cols: usize, r: &mut Random) -> Vec<u8> {
             "f32" => block.copy_from_slice(&r.uniform().to_le_bytes()),
             "f16" => block.copy_from_slice(&half(r)),
             "bf16" => block.copy_from_slice(&r.uniform().to_le_bytes()[2..]),
+            // A half in the high four bits of four words.
+            "iq1_m" => half(r).iter().enumerate().for_each(|(i, byte)| {
+                block[49 + 4 * i] = block[49 + 4 * i] & 15 | byte << 4;
+                block[51 + 4 * i] = block[51 + 4 * i] & 15 | byte & 0xf0;
+            }),
+            "nvfp4" => {}
             "mxfp4" => block[0] = 118 + (r.bits() % 4) as u8,
             _ => halves.iter().for_each(|&at| block[at..at + 2].copy_from_slice(&half(r))),
         }
@@ -50,8 +58,12 @@ fn random_row(kind: WeightType, cols: usize, r: &mut Random) -> Vec<u8> {
 }
 
 fn pack(kind: WeightType, rows: usize, cols: usize, pool: &Pool) -> Linear {
+    pack_of(kind, (rows, cols), pool, |r| r.bits() as u8)
+}
+
+fn pack_of(kind: WeightType, (rows, cols): (usize, usize), pool: &Pool, fill: fn(&mut Random) -> u8) -> Linear {
     let r = &mut Random(42);
-    let file: Vec<Vec<u8>> = (0..rows).map(|_| random_row(kind, cols, r)).collect();
+    let file: Vec<Vec<u8>> = (0..rows).map(|_| row(kind, cols, r, fill)).collect();
     let read = |row: usize, out: &mut [u8]| {
         for (i, out) in out.chunks_mut(file[0].len()).enumerate() {
             out.copy_from_slice(&file[row + i]);
@@ -76,11 +88,12 @@ fn tokens(n: usize, cols: usize) -> Vec<Vec<f32>> {
     (0..n).map(|_| (0..cols).map(|i| r.uniform() * if i % 97 == 0 { 20.0 } else { 1.0 }).collect()).collect()
 }
 
-/// 512 columns; 288 where blocks of 32 allow a last block of 256 that is not full.
+/// 512 columns; 288 or 320 where blocks of 32 or 64 allow a last block of 256 that is not full.
 fn shapes(kind: WeightType) -> Vec<(usize, usize)> {
     match kind.block_cols() {
         1 => vec![(40, 172), (7, 31)],
         32 => vec![(40, 288), (16, 512)],
+        64 => vec![(40, 320), (16, 512)],
         _ => vec![(40, 512)],
     }
 }
@@ -124,6 +137,49 @@ fn results_do_not_depend_on_isa_batch_or_threads() {
                     assert!(same, "{} {rows}x{cols} on {} in batches of {batch}", kind.name(), cpu.name());
                 }
             }
+        }
+    }
+}
+
+/// All activations at an end of their range, all weights of one kind of bits: sums of 16 and 24 bits are as large as they get.
+#[test]
+fn the_largest_sums_do_not_depend_on_isa() {
+    let pool = Pool::new(1);
+    let fills: [fn(&mut Random) -> u8; 4] = [|_| 0, |_| 0xff, |_| 0xf0, |r| if r.bits() & 1 == 0 { 0 } else { 0xff }];
+    for kind in WeightType::all() {
+        let (rows, cols) = shapes(kind)[0];
+        for fill in fills {
+            let w = pack_of(kind, (rows, cols), &pool, fill);
+            for x in [[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]] {
+                let x: Vec<Vec<f32>> = vec![(0..cols).map(|i| x[i % 2]).collect(); 17];
+                let reference = product(Cpu::scalar(), &pool, &w, &x);
+                for cpu in Cpu::available() {
+                    let y = product(cpu, &pool, &w, &x);
+                    let same = y.iter().flatten().zip(reference.iter().flatten()).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{} on {}", kind.name(), cpu.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn factors_multiply_rows_and_products() {
+    let pool = Pool::new(1);
+    for kind in WeightType::all() {
+        let (rows, cols) = shapes(kind)[0];
+        for n in [1, 5, 17] {
+            let x = tokens(n, cols);
+            let plain = pack(kind, rows, cols, &pool);
+            let y = product(Cpu::best(), &pool, &plain, &x);
+            let mut row = vec![0.0; cols];
+            plain.row(3, &mut row);
+            let scaled = plain.scaled(vec![-0.3]);
+            let scaled_y = product(Cpu::best(), &pool, &scaled, &x);
+            assert!(y.iter().flatten().zip(scaled_y.iter().flatten()).all(|(a, b)| a * -0.3 == *b), "{}", kind.name());
+            let mut scaled_row = vec![0.0; cols];
+            scaled.row(3, &mut scaled_row);
+            assert!(row.iter().zip(&scaled_row).all(|(a, b)| a * -0.3 == *b), "{}", kind.name());
         }
     }
 }

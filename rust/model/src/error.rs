@@ -27,6 +27,13 @@ pub enum ModelError {
     Batch(String),
 }
 
+/// A text from a file for a message: quoted, and cut off where it is long.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut chars = text.chars();
+    let start: String = chars.by_ref().take(64).collect();
+    format!("{start:?}{}", if chars.next().is_some() { "…" } else { "" })
+}
+
 /// `Err(ModelError::Invalid)` with a formatted message.
 macro_rules! invalid {
     ($($arg:tt)*) => { Err($crate::ModelError::Invalid(format!($($arg)*))) };

@@ -94,8 +94,9 @@ impl CacheShape {
 
     /// Bytes that a sequence of `positions` needs at most, when it is filled `chunk` positions at a time.
     pub fn bytes(&self, positions: usize, chunk: usize) -> usize {
+        // `n` positions touch at most as many pages as `n + PAGE - 1` from the start of one; a chunk sees `window - 1` before it.
         let blocks = |window: Option<usize>| {
-            let kept = window.map_or(positions, |w| positions.min(w.saturating_add(chunk).saturating_add(PAGE)));
+            let kept = window.map_or(positions, |w| positions.min(w.saturating_add(chunk).saturating_add(PAGE - 2)));
             kept.div_ceil(PAGE)
         };
         let pages = self.groups.iter().map(|&(window, bytes)| blocks(window).saturating_mul(bytes));
@@ -267,24 +268,19 @@ impl KvCache {
         (&s.state[first..first + len], &mut s.next[first..first + len])
     }
 
-    /// Takes the blocks with positions `from..to` of a sequence out of the cache, to write them; see [`KvCache::put_back`].
-    pub(crate) fn take(&mut self, id: SequenceId, layer: LayerPages, from: usize, to: usize) -> Vec<Taken> {
+    /// Takes the blocks with positions `from..to` of a sequence out of the cache, to write them.
+    pub(crate) fn take(&mut self, id: SequenceId, layer: LayerPages, from: usize, to: usize) -> TakenBlocks<'_> {
         let KvCache { groups, sequences, .. } = self;
-        let Some(Some(sequence)) = sequences.get(id.0 as usize) else { return Vec::new() };
-        let (table, group) = (&sequence.tables[layer.group], &mut groups[layer.group]);
-        (from / PAGE..to.div_ceil(PAGE))
+        let group = &mut groups[layer.group];
+        let Some(Some(sequence)) = sequences.get(id.0 as usize) else { return TakenBlocks { group, blocks: Vec::new() } };
+        let table = &sequence.tables[layer.group];
+        let blocks = (from / PAGE..to.div_ceil(PAGE))
             .map(|page| {
                 let block = table.blocks[page - table.first];
-                Taken { group: layer.group, block, page, data: std::mem::take(&mut group.blocks[block]) }
+                Taken { block, page, data: std::mem::take(&mut group.blocks[block]) }
             })
-            .collect()
-    }
-
-    /// Puts blocks back.
-    pub(crate) fn put_back(&mut self, taken: Vec<Taken>) {
-        for Taken { group, block, data, .. } in taken {
-            self.groups[group].blocks[block] = data;
-        }
+            .collect();
+        TakenBlocks { group, blocks }
     }
 
     /// The pages of a head of a layer.
@@ -301,9 +297,23 @@ impl KvCache {
     }
 }
 
+/// Blocks that are being written; they go back into the cache in the end, also if a panic ends it.
+pub(crate) struct TakenBlocks<'a> {
+    group: &'a mut Group,
+    /// The blocks, in the order of positions.
+    pub blocks: Vec<Taken>,
+}
+
+impl Drop for TakenBlocks<'_> {
+    fn drop(&mut self) {
+        for Taken { block, data, .. } in self.blocks.drain(..) {
+            self.group.blocks[block] = data;
+        }
+    }
+}
+
 /// A block that is being written.
 pub(crate) struct Taken {
-    group: usize,
     block: usize,
     /// Index of its page in the sequence.
     pub page: usize,

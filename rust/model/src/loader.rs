@@ -6,6 +6,7 @@ use crate::arch;
 use crate::config::Config;
 use crate::error::invalid;
 use crate::ropes::RopeTables;
+use crate::scratch::Widths;
 use crate::weights::{Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
@@ -58,6 +59,7 @@ pub struct Model {
     cache_type: CacheType,
     context_length: usize,
     weight_bytes: usize,
+    pub(crate) widths: Widths,
 }
 
 impl Model {
@@ -72,7 +74,15 @@ impl Model {
         let cpu = Cpu::by_name(&options.isa).map_err(|e| ModelError::Option(e.to_string()))?;
         let (config, declared) = arch::declare(file, options.context_length)?;
         let threads = options.threads.unwrap_or_else(default_threads);
-        let weight_bytes = declared.matrices().map(MatrixInfo::bytes).sum();
+        let weight_bytes = declared.bytes();
+        // Rows come in panels of 16: a hostile file of single rows would become 16 times as large.
+        let most = file.total_bytes().saturating_mul(3).saturating_add(16 << 20);
+        if weight_bytes as u64 > most {
+            return Err(ModelError::Unsupported(format!(
+                "the weights would take {weight_bytes} bytes of memory, far more than the {} bytes of the file",
+                file.total_bytes()
+            )));
+        }
         let mut reader = Reader { file, pool: Pool::new(threads), done: 0, total: weight_bytes, progress };
         let weights = declared.load(&mut reader)?;
         Ok(Model {
@@ -81,6 +91,7 @@ impl Model {
             cpu,
             threads,
             prefill_threads: options.prefill_threads.unwrap_or(threads),
+            widths: Widths::new(&config, &declared),
             cache_type: options.cache_type,
             context_length: options.context_length.unwrap_or(config.context_length),
             weight_bytes,
@@ -150,6 +161,29 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// What each of the matrices is multiplied by: NVFP4 files may have a tensor `.scale` beside `.weight`, of one float for all of the
+    /// tensor or of one for each expert. `None` if there is no such tensor.
+    fn factors(&self, m: &MatrixInfo) -> Result<Option<Vec<f32>>, ModelError> {
+        let mut factors = vec![1.0; m.sources.len()];
+        let mut found = false;
+        for (factor, source) in factors.iter_mut().zip(&m.sources) {
+            let scale = source.tensor.name.strip_suffix("weight").and_then(|prefix| self.file.tensor(&format!("{prefix}scale")));
+            let Some(scale) = scale else { continue };
+            let (count, rows) = (scale.elements(), source.tensor.dims.iter().skip(1).product::<u64>());
+            if scale.dtype.name() != "f32" {
+                return Err(ModelError::Unsupported(format!("the tensor {} has the type {}, but must be f32", scale.name, scale.dtype)));
+            }
+            if count == 0 || !rows.is_multiple_of(count) || count > 1 && source.tensor.dims.get(2) != Some(&count) {
+                return invalid!("the tensor {} has {count} scales for weights of the shape {:?}", scale.name, source.tensor.dims);
+            }
+            let mut bytes = [0; 4];
+            self.file.read_at(scale, source.first as u64 / (rows / count) * 4, &mut bytes)?;
+            *factor = f32::from_le_bytes(bytes);
+            found = true;
+        }
+        Ok(found.then_some(factors))
+    }
+
     /// Packs the matrices of `rows` x `cols` that lie in `sources` as they are.
     fn pack(&self, m: &[RowsOf], kind: WeightType, rows: usize, cols: usize) -> Result<Linear, ModelError> {
         let Some(row_bytes) = kind.file_row_bytes(cols) else {
@@ -202,6 +236,10 @@ impl Load for Reader<'_> {
         let packed = match m.transposed {
             None => self.pack(&m.sources, m.kind, m.rows, m.cols)?,
             Some(file_kind) => self.pack_transposed(m, file_kind)?,
+        };
+        let packed = match self.factors(m)? {
+            Some(factors) => packed.scaled(factors),
+            None => packed,
         };
         self.done += m.bytes();
         if (self.progress)(self.done, self.total) { Ok(packed) } else { Err(ModelError::Cancelled) }

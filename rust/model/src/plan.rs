@@ -2,11 +2,11 @@
 use crate::ModelError;
 use crate::arch;
 use crate::kv_cache::CacheShape;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, Widths};
 use crate::transformer::MAX_ROWS;
-use crate::weights::MatrixInfo;
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
+use fastllm_kernels::pool::default_threads;
 
 /// Bytes by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +32,12 @@ impl MemoryPlan {
         let (config, weights) = arch::declare(file, context_length)?;
         let context_length = context_length.unwrap_or(config.context_length);
         let shape = CacheShape::new(&config, cache_type)?;
+        // The sequences of a batch share its rows: with windows, one long chunk is the most.
+        let (prompt, others) = (shape.bytes(context_length, MAX_ROWS), shape.bytes(context_length, 1));
         Ok(MemoryPlan {
-            weights: weights.matrices().map(MatrixInfo::bytes).sum(),
-            kv_cache: shape.bytes(context_length, MAX_ROWS).saturating_mul(batch),
-            scratch: Scratch::bytes(&config, MAX_ROWS.min(context_length)),
+            weights: weights.bytes(),
+            kv_cache: if batch == 0 { 0 } else { prompt.saturating_add(others.saturating_mul(batch - 1)) },
+            scratch: Scratch::bytes(&Widths::new(&config, &weights), MAX_ROWS.min(context_length), batch, default_threads()),
             // The header twice over (raw and indexed) and the vocabulary's tables: measured at about three times its size.
             other: 3 * header_bytes(file),
             context_length,

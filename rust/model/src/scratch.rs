@@ -1,8 +1,10 @@
 //! Memory of one forward pass, used again by the next.
-use crate::config::{Config, FeedForwardConfig, Mixer};
+use crate::config::{AttentionConfig, Config, FeedForwardConfig, LayerConfig, Mixer};
+use crate::weights::{Declared, Weights};
 use fastllm_kernels::activation::Activations;
 use fastllm_kernels::attention::{Queries, State, Workspace};
-use fastllm_kernels::buffer::AlignedVec;
+use fastllm_kernels::buffer::{AlignedVec, OutOfMemory};
+use fastllm_simd::ROWS;
 use std::sync::Mutex;
 
 /// Activations of a batch; rows of tokens, each padded to whole panels.
@@ -65,29 +67,119 @@ impl Scratch {
         Scratch { workers: (0..threads).map(|_| Mutex::default()).collect(), ..Scratch::default() }
     }
 
-    /// Bytes for batches of `tokens` tokens with the logits of one.
-    pub fn bytes(config: &Config, tokens: usize) -> usize {
-        let mut most = 0;
-        for layer in &config.layers {
-            let attention = match &layer.mixer {
-                Mixer::Attention(a) => {
-                    let latent = a.latent.map_or(0, |l| a.heads * (l.nope + l.rope + 2 * l.value));
-                    let gates = if a.gated { a.heads * a.dim_k } else { 0 };
-                    a.heads * (a.dim_k + a.dim_v) + a.kv_heads * (a.dim_k + a.dim_v) + latent + gates
-                }
-                Mixer::DeltaNet(d) => 2 * d.channels() + 3 * d.heads * d.dim_v + 2 * d.heads,
-            };
-            // Quantized inputs take two bytes a channel.
-            let dense = |width: usize| 2 * width + width / 2;
-            let feed_forward = match &layer.feed_forward {
-                FeedForwardConfig::Dense { width } => dense(*width),
-                FeedForwardConfig::Experts(e) => {
-                    let shared = e.shared.map_or(0, |s| dense(s.width));
-                    shared + e.used * (dense(e.width) + config.hidden + config.hidden / 2) + e.count
-                }
-            };
-            most = most.max(attention + feed_forward);
+    /// Makes room for a batch of `tokens` tokens, `wanted` of them with logits, so that running out of memory is an error here and not
+    /// an abort in its midst. What experts read and what a thread needs is small beside it, and allocated when it is used.
+    ///
+    /// # Errors
+    /// If the memory cannot be had.
+    pub fn reserve(&mut self, w: &Widths, tokens: usize, wanted: usize) -> Result<(), OutOfMemory> {
+        let floats = [
+            (&mut self.x, w.hidden),
+            (&mut self.normed, w.hidden),
+            (&mut self.block, w.hidden),
+            (&mut self.other, w.hidden),
+            (&mut self.q, w.q),
+            (&mut self.k, w.k),
+            (&mut self.v, w.v),
+            (&mut self.attended, w.attended),
+            (&mut self.gate, w.gate),
+            (&mut self.up, w.gate),
+            (&mut self.router, w.router),
+            (&mut self.expert_out, w.expert_out),
+        ];
+        for (buffer, width) in floats {
+            buffer.reserve(tokens.saturating_mul(width))?;
         }
-        4 * (tokens * (4 * config.hidden + config.hidden / 2 + most) + config.vocab_size)
+        self.logits.reserve(wanted.saturating_mul(w.vocab))?;
+        self.activations.reserve(tokens, w.quantized, w.dense)
+    }
+
+    /// Bytes for batches of `tokens` tokens, `wanted` of them with logits, on `threads` threads.
+    pub fn bytes(w: &Widths, tokens: usize, wanted: usize, threads: usize) -> usize {
+        let floats = 4 * w.hidden + w.q + w.k + w.v + w.attended + 2 * w.gate + w.router + w.expert_out;
+        let floats = tokens.saturating_mul(floats).saturating_add(wanted.saturating_mul(w.vocab));
+        // Tiles of few tokens are rounded up to 4.
+        let assigned = tokens * w.experts.0 + 3 * w.experts.1.min(tokens * w.experts.0);
+        [
+            floats.saturating_mul(size_of::<f32>()),
+            Activations::bytes(tokens, w.quantized, w.dense),
+            Activations::bytes(assigned, w.quantized, w.dense),
+            threads.saturating_mul(size_of::<Workspace>() + UNPACKED),
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
+    }
+}
+
+/// Unpacked weights of a thread.
+const UNPACKED: usize = 256 << 10;
+
+/// Floats of a token in each buffer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Widths {
+    hidden: usize,
+    q: usize,
+    k: usize,
+    v: usize,
+    attended: usize,
+    /// Of all experts of a token together.
+    gate: usize,
+    router: usize,
+    expert_out: usize,
+    vocab: usize,
+    /// Columns of the widest quantized and the widest dense matrix.
+    quantized: usize,
+    dense: usize,
+    /// Experts of a token, and experts in all.
+    experts: (usize, usize),
+}
+
+impl Widths {
+    /// Of a model with these weights.
+    pub fn new(config: &Config, weights: &Weights<Declared>) -> Widths {
+        let padded = |n: usize| n.next_multiple_of(ROWS);
+        let mut w = Widths { hidden: padded(config.hidden), vocab: padded(config.vocab_size), ..Widths::default() };
+        for LayerConfig { mixer, feed_forward, .. } in &config.layers {
+            w.attended = w.attended.max(padded(mixer.out()));
+            match mixer {
+                Mixer::Attention(a) => w.attention(a),
+                Mixer::DeltaNet(d) => {
+                    w.q = w.q.max(padded(d.channels()));
+                    w.k = w.k.max(d.channels());
+                    w.v = w.v.max(padded(2 * d.heads));
+                    w.gate = w.gate.max(padded(d.heads * d.dim_v));
+                }
+            }
+            match feed_forward {
+                FeedForwardConfig::Dense { width } => w.gate = w.gate.max(padded(*width)),
+                FeedForwardConfig::Experts(e) => {
+                    w.gate = w.gate.max(e.used * padded(e.width)).max(padded(e.shared.map_or(0, |s| s.width)));
+                    w.router = w.router.max(padded(e.count));
+                    w.expert_out = w.expert_out.max(e.used * w.hidden);
+                    w.experts = (w.experts.0.max(e.used), w.experts.1.max(e.count));
+                }
+            }
+        }
+        for matrix in weights.matrices() {
+            let widest = if matrix.kind.form().quantized { &mut w.quantized } else { &mut w.dense };
+            *widest = matrix.cols.max(*widest);
+        }
+        w
+    }
+
+    fn attention(&mut self, a: &AttentionConfig) {
+        let padded = |n: usize| n.next_multiple_of(ROWS);
+        self.attended = self.attended.max(padded(a.heads * a.dim_v));
+        if let Some(l) = a.latent {
+            self.q = self.q.max(a.heads * padded(a.dim_k));
+            self.k = self.k.max(padded(a.dim_k));
+            let queries = padded(a.heads * (l.nope + l.rope)).max(padded(l.q_rank.unwrap_or(0)));
+            self.gate = self.gate.max(queries).max(a.heads * padded(l.value));
+            self.experts = (self.experts.0.max(a.heads), self.experts.1.max(a.heads));
+        } else {
+            self.q = self.q.max(padded(a.heads * a.dim_k * if a.gated { 2 } else { 1 }));
+            self.k = self.k.max(padded(a.kv_heads * a.dim_k));
+            self.v = self.v.max(padded(a.kv_heads * a.dim_v));
+        }
     }
 }

@@ -270,12 +270,14 @@ impl Context {
     }
 
     /// Runs `rows` (at most [`MAX_ROWS`]; those of a sequence side by side, from its end on) and returns the logits of the rows that ask
-    /// for them, `[rows, vocab]`.
+    /// for them, `[rows, vocab]`. `cancel`, once set, stays set until this returns.
     ///
     /// # Errors
     /// If the batch cannot be run, memory is short, or `cancel` is set; then no sequence has changed.
     pub fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<&[f32], ModelError> {
         let segments = self.check(rows)?;
+        let wanted: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].logits).collect();
+        self.scratch.reserve(&self.model.widths, rows.len(), wanted.len())?;
         for s in &segments {
             self.kv.reserve(s.sequence, s.tokens)?;
         }
@@ -297,7 +299,6 @@ impl Context {
             hidden_stride: model.config.hidden.next_multiple_of(16),
         };
         embed(&mut pass, rows);
-        let wanted: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].logits).collect();
         let tokens = pass.layers(&wanted)?;
         if tokens > 0 {
             pass.norm(Some(&model.weights.output_norm), tokens);

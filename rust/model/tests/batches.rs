@@ -1,9 +1,9 @@
 //! A sequence does not notice what else is in a batch, nor a pass that failed: the same bits.
-mod common;
-use common::{load, models};
+mod variants;
 use fastllm_model::batch::{Row, SequenceId};
 use fastllm_model::{Context, ModelError};
 use std::sync::atomic::AtomicBool;
+use variants::{load, models};
 
 fn rows(sequence: SequenceId, from: u32, count: u32, seed: u32) -> Vec<Row> {
     (from..from + count).map(|position| Row { sequence, position, token: (position * seed + 11) % 512, logits: true }).collect()

@@ -1,7 +1,7 @@
 //! The same weights in other layouts of the file: the same bits.
-mod common;
-use common::{Parts, Tensor, logits};
+mod variants;
 use fastllm_gguf::DType;
+use variants::{Parts, Tensor, logits};
 
 const TOKENS: [u32; 20] = [1, 17, 400, 3, 99, 255, 17, 17, 8, 301, 42, 43, 44, 45, 46, 500, 2, 7, 100, 200];
 

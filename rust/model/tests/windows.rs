@@ -1,11 +1,11 @@
 //! Layers with a window keep the positions that it reaches, and no more.
-mod common;
-use common::Parts;
+mod variants;
 use fastllm_kernels::attention::{CacheType, PAGE};
 use fastllm_model::batch::Row;
 use fastllm_model::{Context, LoadOptions, Model};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use variants::Parts;
 
 #[test]
 fn memory_grows_with_the_layers_that_see_everything_only() {

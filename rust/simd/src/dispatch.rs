@@ -92,8 +92,7 @@ impl Cpu {
 
     /// The name users write: `scalar`, `avx2`, `avx_vnni`, `avx512_vnni`, `avx512_amx`.
     pub fn name(self) -> &'static str {
-        #[cfg(target_arch = "x86_64")]
-        if let Token::Avx512Amx(..) = self.0 {
+        if self.has_tiles() {
             return "avx512_amx";
         }
         struct Name;
@@ -118,6 +117,14 @@ impl Cpu {
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(isa) | Token::Avx512Amx(isa, _) => isa.run(kernel),
         }
+    }
+
+    /// Whether the set has matrix tiles.
+    pub fn has_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self.0, Token::Avx512Amx(..));
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// Runs `kernel` if the set has matrix tiles, else gives it back.

@@ -11,7 +11,7 @@ pub trait Kernel {
     fn run<I: Isa>(self, isa: I) -> Self::Output;
 }
 
-/// Weight codes are unsigned, `0..=max`, and stand for `code - zero`; `zero` is 0, 4, 8, 16, 32 or 128.
+/// Weight codes are unsigned, `0..=max`, and stand for `code - zero`. `max` is at most 128, or `zero` is 128; `zero` is at most 128.
 #[derive(Clone, Copy, Debug)]
 pub struct Range {
     /// Largest code.
@@ -66,6 +66,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn load_bf16(self, src: &[u16]) -> Self::F32;
     /// Loads `LANES` exponents `e`, giving `2^(e - 127)`, and 0 for `e = 0`.
     fn load_exponents(self, src: &[u8]) -> Self::F32;
+    /// Loads `LANES` unsigned floats of 4 bits of exponent and 3 of mantissa (E4M3 without its sign, values below 0x80), times 2^-8.
+    fn load_e4m3(self, src: &[u8]) -> Self::F32;
     /// Stores `LANES` floats.
     fn store(self, x: Self::F32, dst: &mut [f32]);
     /// Stores `LANES` half-precision floats, rounded to nearest, ties to even.
@@ -104,6 +106,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// Loads four codes of each row.
     fn load_u8(self, src: &[u8; 64], row: usize) -> Self::U8;
+    /// Loads one byte of each row into all of its four places.
+    fn load_spread(self, src: &[u8; ROWS], row: usize) -> Self::U8;
     /// Stores four codes of each row.
     fn store_u8(self, x: Self::U8, dst: &mut [u8; 64], row: usize);
     /// `a & mask` on bytes.
@@ -121,6 +125,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// Loads an integer scale of each row.
     fn load_scales(self, src: &[i8; ROWS], row: usize) -> Self::Scale;
+    /// Loads the scale `2n + 1` of each row, where `n` is the low (`half = 0`) or the high (1) half of a byte.
+    fn load_odd_scales(self, src: &[u8; ROWS], row: usize, half: usize) -> Self::Scale;
     /// Loads two unsigned integers of each row.
     fn load_pairs(self, src: &[u8; 2 * ROWS], row: usize) -> Self::Pairs;
     /// `acc + w[0] * x[0] + w[1] * x[1]` in every lane.

@@ -37,6 +37,7 @@ impl Isa for Scalar {
     #[inline(always)] fn load_f16(self, s: &[u16]) -> Floats { lanes(|i| f16_to_f32(s[i])) }
     #[inline(always)] fn load_bf16(self, s: &[u16]) -> Floats { lanes(|i| bf16_to_f32(s[i])) }
     #[inline(always)] fn load_exponents(self, s: &[u8]) -> Floats { lanes(|i| f32::from_bits(u32::from(s[i]) << 23)) }
+    #[inline(always)] fn load_e4m3(self, s: &[u8]) -> Floats { lanes(|i| f16_to_f32(u16::from(s[i]) << 7)) }
     #[inline(always)] fn store(self, x: Floats, d: &mut [f32]) { d[..ROWS].copy_from_slice(&x); }
     #[inline(always)] fn store_f16(self, x: Floats, d: &mut [u16]) { for i in 0..ROWS { d[i] = f32_to_f16(x[i]); } }
     #[inline(always)] fn store_i8(self, x: Floats, d: &mut [i8]) { for i in 0..ROWS { d[i] = x[i].round_ties_even() as i8; } }
@@ -59,6 +60,7 @@ impl Isa for Scalar {
     #[inline(always)] fn to_f32(self, x: [i32; ROWS]) -> Floats { lanes(|i| x[i] as f32) }
 
     #[inline(always)] fn load_u8(self, s: &[u8; 64], _: usize) -> [u8; 64] { *s }
+    #[inline(always)] fn load_spread(self, s: &[u8; ROWS], _: usize) -> [u8; 64] { from_fn(|i| s[i / 4]) }
     #[inline(always)] fn store_u8(self, x: [u8; 64], d: &mut [u8; 64], _: usize) { *d = x; }
     #[inline(always)] fn and(self, a: [u8; 64], mask: u8) -> [u8; 64] { from_fn(|i| a[i] & mask) }
     #[inline(always)] fn sub_u8(self, a: [u8; 64], b: u8) -> [u8; 64] { from_fn(|i| a[i].wrapping_sub(b)) }
@@ -68,6 +70,9 @@ impl Isa for Scalar {
     #[inline(always)] fn lookup(self, table: &[u8; 16], c: [u8; 64]) -> [u8; 64] { from_fn(|i| table[c[i] as usize & 15]) }
 
     #[inline(always)] fn load_scales(self, s: &[i8; ROWS], _: usize) -> [i32; ROWS] { from_fn(|i| i32::from(s[i])) }
+    #[inline(always)] fn load_odd_scales(self, s: &[u8; ROWS], _: usize, half: usize) -> [i32; ROWS] {
+        from_fn(|i| 2 * (i32::from(s[i]) >> (4 * half) & 15) + 1)
+    }
     #[inline(always)] fn load_pairs(self, s: &[u8; 2 * ROWS], _: usize) -> [[i32; 2]; ROWS] {
         from_fn(|r| [i32::from(s[2 * r]), i32::from(s[2 * r + 1])])
     }

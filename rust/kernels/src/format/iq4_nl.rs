@@ -14,16 +14,21 @@ pub struct Block {
 /// The values -127, -104, … 113, plus 128.
 pub const VALUES: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
-impl Format for Iq4Nl {
-    const COLS: usize = 32;
-    const FILE_BYTES: usize = 18;
-    const RANGE: Range = Range { max: 255, zero: 128 };
-    type Block = Block;
+impl FileType for Iq4Nl {
+    type Format = Self;
+    const BYTES: usize = 18;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         out.d = u16_at(src, 0);
         split_nibbles(&src[2..18], &mut out.codes);
     }
+}
+
+impl Format for Iq4Nl {
+    const COLS: usize = 32;
+    const RANGE: Range = Range { max: 255, zero: 128 };
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         b.d[row] = x.d;
         put_nibbles(&mut b.q, row, &x.codes);

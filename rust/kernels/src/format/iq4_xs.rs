@@ -12,12 +12,9 @@ pub struct Block {
     q: [Nibbles; 8],
 }
 
-impl Format for Iq4Xs {
-    const COLS: usize = 256;
-    const FILE_BYTES: usize = 136;
-    const RANGE: Range = Range { max: 255, zero: 128 };
-    const SCALE_RUN: usize = 32;
-    type Block = Block;
+impl FileType for Iq4Xs {
+    type Format = Self;
+    const BYTES: usize = 136;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         out.d = u16_at(src, 0);
@@ -28,6 +25,14 @@ impl Format for Iq4Xs {
             split_nibbles(&src[8 + 16 * run..][..16], &mut out.codes[32 * run..]);
         }
     }
+}
+
+impl Format for Iq4Xs {
+    const COLS: usize = 256;
+    const RANGE: Range = Range { max: 255, zero: 128 };
+    const SCALE_RUN: usize = 32;
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         b.d[row] = x.d;
         for run in 0..8 {

@@ -1,15 +1,24 @@
 //! Packed weight formats: blocks of 16 rows x [`Format::COLS`] columns, 4 columns of a row side by side.
 //!
-//! `weight = d * scale[run] * (code - zero) - dmin * min[run] + offset`, where a run is 16 or 32 columns. A format says how codes, scales
-//! and minima are found in a block, and how a block is made of the blocks in a file; it knows no instruction set.
+//! `weight = d * scale[run] * (code - zero) - dmin * min[run] + offset`, where a run is 16 or 32 columns. A [`Format`] says how codes,
+//! scales and minima are found in a block; it knows no instruction set. A [`FileType`] says how the blocks of a file are read. Types with
+//! the same levels share a format, and so the compiled kernels.
 //!
-//! The file layouts are those of the GGUF specification (ggml's block structures).
+//! The file layouts are those of the GGUF specification (ggml's block structures). Types whose file holds indices into a grid of points
+//! are expanded to a code per weight: kernels do without gathers, for more bytes in memory.
+//! `docs/formats.md` has all layouts, in files and in memory.
 use bytemuck::{Pod, Zeroable};
 use fastllm_simd::{Isa, ROWS, Range};
 
+mod grid;
+mod iq1;
+mod iq2;
+mod iq3_s;
+mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
 mod mxfp4;
+mod nvfp4;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -20,6 +29,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod tq;
 
 /// Columns of a group, the unit of unpacking.
 pub const GROUP: usize = 32;
@@ -35,11 +45,11 @@ type Nibbles = [[u8; 64]; 4];
 /// One row of one block of a file, taken apart.
 #[derive(Clone, Debug)]
 pub struct RowBlock {
-    /// Bits of the f16 scale (MXFP4: the exponent).
+    /// Bits of the f16 scale (MXFP4: the exponent; NVFP4: unused).
     pub d: u16,
     /// Bits of the f16 minimum or offset.
     pub m: u16,
-    /// Integer scales, one per run.
+    /// Scales, one per run: integers, or what a format makes them from.
     pub scales: [i8; 16],
     /// Integer minima, one per run.
     pub mins: [u8; 16],
@@ -53,16 +63,27 @@ impl Default for RowBlock {
     }
 }
 
-/// How 16 rows of weights are stored in memory, and how they are read from a file.
+/// A type of weights in a file.
+pub trait FileType: 'static {
+    /// What the weights become in memory. Blocks have as many columns there as in the file.
+    type Format: Format;
+    /// Bytes of one row of a block.
+    const BYTES: usize;
+
+    /// Takes one row of a block apart; `src` holds `BYTES` bytes.
+    fn read(src: &[u8], out: &mut RowBlock);
+}
+
+/// How 16 rows of weights are stored in memory.
 pub trait Format: Copy + Send + Sync + 'static {
-    /// Columns of a block, in memory and in the file.
+    /// Columns of a block.
     const COLS: usize;
-    /// Bytes of one row of a block in the file.
-    const FILE_BYTES: usize;
     /// Range of the codes.
     const RANGE: Range;
     /// Columns that share an integer scale (16 or 32), or 0 if there is none.
     const SCALE_RUN: usize = 0;
+    /// Whether every 16 columns have a float scale.
+    const FLOAT_SCALES: bool = false;
     /// Columns that share an integer minimum (16 or 32), or 0 if there is none.
     const MIN_RUN: usize = 0;
     /// Whether a float is added to all weights of a row of a block.
@@ -70,8 +91,6 @@ pub trait Format: Copy + Send + Sync + 'static {
     /// A block in memory.
     type Block: Pod + Send + Sync;
 
-    /// Takes one row of a block of a file apart; `src` holds `FILE_BYTES` bytes.
-    fn read(src: &[u8], out: &mut RowBlock);
     /// Puts a row into a block.
     fn put(block: &mut Self::Block, row: usize, x: &RowBlock);
 
@@ -83,6 +102,11 @@ pub trait Format: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn scale<I: Isa>(_: I, _: &Self::Block, _row: usize, _run: usize) -> I::Scale {
         unreachable!("the format has no integer scales")
+    }
+    /// The float scales of 16 columns.
+    #[inline(always)]
+    fn float_scale<I: Isa>(_: I, _: &Self::Block, _row: usize, _run: usize) -> I::F32 {
+        unreachable!("the format has no float scales of runs")
     }
     /// The float scale of the minima, or the offset.
     #[inline(always)]
@@ -100,12 +124,12 @@ pub trait Format: Copy + Send + Sync + 'static {
 pub trait Visitor {
     /// What the work returns.
     type Output;
-    /// Does the work for `F`.
-    fn visit<F: Format>(self) -> Self::Output;
+    /// Does the work for `T`.
+    fn visit<T: FileType>(self) -> Self::Output;
 }
 
 macro_rules! quantized {
-    ($($variant:ident $name:literal $format:ty,)*) => {
+    ($($variant:ident $name:literal $type:ty,)*) => {
         /// A block-quantized weight type. Names are those of the GGUF specification, in lower case.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Quantized {
@@ -121,9 +145,9 @@ macro_rules! quantized {
                 match self { $(Quantized::$variant => $name,)* }
             }
 
-            /// Runs `visitor` with the format of this type: the one place where a type becomes a Rust type.
+            /// Runs `visitor` with this type: the one place where a type becomes a Rust type.
             pub fn visit<V: Visitor>(self, visitor: V) -> V::Output {
-                match self { $(Quantized::$variant => visitor.visit::<$format>(),)* }
+                match self { $(Quantized::$variant => visitor.visit::<$type>(),)* }
             }
         }
     };
@@ -140,9 +164,19 @@ quantized! {
     Q4K "q4_k" q4_k::Q4K,
     Q5K "q5_k" q5_k::Q5K,
     Q6K "q6_k" q6_k::Q6K,
+    Iq1S "iq1_s" iq1::Iq1S,
+    Iq1M "iq1_m" iq1::Iq1M,
+    Iq2Xxs "iq2_xxs" iq2::Iq2Xxs,
+    Iq2Xs "iq2_xs" iq2::Iq2Xs,
+    Iq2S "iq2_s" iq2::Iq2S,
+    Iq3Xxs "iq3_xxs" iq3_xxs::Iq3Xxs,
+    Iq3S "iq3_s" iq3_s::Iq3S,
     Iq4Nl "iq4_nl" iq4_nl::Iq4Nl,
     Iq4Xs "iq4_xs" iq4_xs::Iq4Xs,
+    Tq1_0 "tq1_0" tq::Tq1_0,
+    Tq2_0 "tq2_0" tq::Tq2_0,
     Mxfp4 "mxfp4" mxfp4::Mxfp4,
+    Nvfp4 "nvfp4" nvfp4::Nvfp4,
 }
 
 impl Quantized {
@@ -163,6 +197,11 @@ fn split_nibbles(src: &[u8], codes: &mut [u8]) {
         codes[j] = src[j] & 15;
         codes[j + 16] = src[j] >> 4;
     }
+}
+
+/// Four bytes, little endian.
+fn u32_at(src: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([src[at], src[at + 1], src[at + 2], src[at + 3]])
 }
 
 /// The index of column `col` of row `row` in a vector of four columns of every row, and the vector's number.
@@ -275,4 +314,39 @@ fn crumbs<I: Isa>(isa: I, p: &Crumbs, row: usize) -> [I::U8; 8] {
         isa.shr::<6>(v[0]),
         isa.shr::<6>(v[1]),
     ]
+}
+
+/// 32 columns of 16 rows, three bits each: the low two, then the third, as `put_bits` stores it.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Triples {
+    low: Crumbs,
+    high: [u8; 64],
+}
+
+/// Puts the low three bits of 32 codes of a row.
+fn put_triples(dst: &mut Triples, row: usize, codes: &[u8]) {
+    put_crumbs(&mut dst.low, row, codes);
+    put_bits(&mut dst.high, row, codes, 2);
+}
+
+#[inline(always)]
+fn triples<I: Isa>(isa: I, p: &Triples, row: usize) -> [I::U8; 8] {
+    let mut q = crumbs(isa, &p.low, row);
+    let h = isa.load_u8(&p.high, row);
+    q[0] = isa.or(q[0], isa.and(isa.shl::<2>(h), 4));
+    q[1] = isa.or(q[1], isa.and(isa.shl::<1>(h), 4));
+    q[2] = isa.or(q[2], isa.and(h, 4));
+    q[3] = isa.or(q[3], isa.and(isa.shr::<1>(h), 4));
+    q[4] = isa.or(q[4], isa.and(isa.shr::<2>(h), 4));
+    q[5] = isa.or(q[5], isa.and(isa.shr::<3>(h), 4));
+    q[6] = isa.or(q[6], isa.and(isa.shr::<4>(h), 4));
+    q[7] = isa.or(q[7], isa.and(isa.shr::<5>(h), 4));
+    q
+}
+
+/// Puts a scale of four bits: half a byte of each row.
+fn put_half_scale(dst: &mut [[u8; ROWS]], row: usize, run: usize, scale: i8) {
+    let (byte, shift) = (&mut dst[run / 2][row], 4 * (run % 2));
+    *byte = *byte & !(15 << shift) | (scale as u8 & 15) << shift;
 }

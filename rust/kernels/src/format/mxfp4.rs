@@ -13,19 +13,27 @@ pub struct Block {
 }
 
 /// Twice the values of E2M1, plus 12.
-const VALUES: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+pub const VALUES: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 
-impl Format for Mxfp4 {
-    const COLS: usize = 32;
-    const FILE_BYTES: usize = 17;
-    const RANGE: Range = Range { max: 24, zero: 12 };
-    type Block = Block;
+/// Range of the values.
+pub const RANGE: Range = Range { max: 24, zero: 12 };
+
+impl FileType for Mxfp4 {
+    type Format = Self;
+    const BYTES: usize = 17;
 
     /// The exponent is lowered by one, because the values are doubled. Scales below 2^-126 become 0.
     fn read(src: &[u8], out: &mut RowBlock) {
         out.d = u16::from(src[0].saturating_sub(1));
         split_nibbles(&src[1..17], &mut out.codes);
     }
+}
+
+impl Format for Mxfp4 {
+    const COLS: usize = 32;
+    const RANGE: Range = RANGE;
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         b.exponent[row] = x.d as u8;
         put_nibbles(&mut b.q, row, &x.codes);

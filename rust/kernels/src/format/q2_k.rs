@@ -14,13 +14,9 @@ pub struct Block {
     q: [Crumbs; 8],
 }
 
-impl Format for Q2K {
-    const COLS: usize = 256;
-    const FILE_BYTES: usize = 84;
-    const RANGE: Range = Range { max: 3, zero: 0 };
-    const SCALE_RUN: usize = 16;
-    const MIN_RUN: usize = 16;
-    type Block = Block;
+impl FileType for Q2K {
+    type Format = Self;
+    const BYTES: usize = 84;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         (out.d, out.m) = (u16_at(src, 80), u16_at(src, 82));
@@ -32,6 +28,15 @@ impl Format for Q2K {
             out.codes[col] = (src[16 + 32 * half + col % 32] >> (2 * part)) & 3;
         }
     }
+}
+
+impl Format for Q2K {
+    const COLS: usize = 256;
+    const RANGE: Range = Range { max: 3, zero: 0 };
+    const SCALE_RUN: usize = 16;
+    const MIN_RUN: usize = 16;
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         (b.d[row], b.m[row]) = (x.d, x.m);
         put_pairs(&mut b.min, row, &x.mins);

@@ -11,16 +11,21 @@ pub struct Block {
     q: Nibbles,
 }
 
-impl Format for Q4_0 {
-    const COLS: usize = 32;
-    const FILE_BYTES: usize = 18;
-    const RANGE: Range = Range { max: 15, zero: 8 };
-    type Block = Block;
+impl FileType for Q4_0 {
+    type Format = Self;
+    const BYTES: usize = 18;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         out.d = u16_at(src, 0);
         split_nibbles(&src[2..18], &mut out.codes);
     }
+}
+
+impl Format for Q4_0 {
+    const COLS: usize = 32;
+    const RANGE: Range = Range { max: 15, zero: 8 };
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         b.d[row] = x.d;
         put_nibbles(&mut b.q, row, &x.codes);

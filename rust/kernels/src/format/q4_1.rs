@@ -12,17 +12,22 @@ pub struct Block {
     q: Nibbles,
 }
 
-impl Format for Q4_1 {
-    const COLS: usize = 32;
-    const FILE_BYTES: usize = 20;
-    const RANGE: Range = Range { max: 15, zero: 0 };
-    const OFFSET: bool = true;
-    type Block = Block;
+impl FileType for Q4_1 {
+    type Format = Self;
+    const BYTES: usize = 20;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         (out.d, out.m) = (u16_at(src, 0), u16_at(src, 2));
         split_nibbles(&src[4..20], &mut out.codes);
     }
+}
+
+impl Format for Q4_1 {
+    const COLS: usize = 32;
+    const RANGE: Range = Range { max: 15, zero: 0 };
+    const OFFSET: bool = true;
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         (b.d[row], b.m[row]) = (x.d, x.m);
         put_nibbles(&mut b.q, row, &x.codes);

@@ -14,13 +14,9 @@ pub struct Block {
     q: [Nibbles; 8],
 }
 
-impl Format for Q4K {
-    const COLS: usize = 256;
-    const FILE_BYTES: usize = 144;
-    const RANGE: Range = Range { max: 15, zero: 0 };
-    const SCALE_RUN: usize = 32;
-    const MIN_RUN: usize = 32;
-    type Block = Block;
+impl FileType for Q4K {
+    type Format = Self;
+    const BYTES: usize = 144;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         (out.d, out.m) = (u16_at(src, 0), u16_at(src, 2));
@@ -33,6 +29,15 @@ impl Format for Q4K {
             }
         }
     }
+}
+
+impl Format for Q4K {
+    const COLS: usize = 256;
+    const RANGE: Range = Range { max: 15, zero: 0 };
+    const SCALE_RUN: usize = 32;
+    const MIN_RUN: usize = 32;
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         (b.d[row], b.m[row]) = (x.d, x.m);
         put_pairs(&mut b.min, row, &x.mins);

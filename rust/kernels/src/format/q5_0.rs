@@ -12,11 +12,9 @@ pub struct Block {
     high: [u8; 64],
 }
 
-impl Format for Q5_0 {
-    const COLS: usize = 32;
-    const FILE_BYTES: usize = 22;
-    const RANGE: Range = Range { max: 31, zero: 16 };
-    type Block = Block;
+impl FileType for Q5_0 {
+    type Format = Self;
+    const BYTES: usize = 22;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         out.d = u16_at(src, 0);
@@ -25,6 +23,13 @@ impl Format for Q5_0 {
             out.codes[col] |= ((src[2 + col / 8] >> (col % 8)) & 1) << 4;
         }
     }
+}
+
+impl Format for Q5_0 {
+    const COLS: usize = 32;
+    const RANGE: Range = Range { max: 31, zero: 16 };
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         b.d[row] = x.d;
         put_nibbles(&mut b.q, row, &x.codes);

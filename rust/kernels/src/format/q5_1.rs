@@ -13,12 +13,9 @@ pub struct Block {
     high: [u8; 64],
 }
 
-impl Format for Q5_1 {
-    const COLS: usize = 32;
-    const FILE_BYTES: usize = 24;
-    const RANGE: Range = Range { max: 31, zero: 0 };
-    const OFFSET: bool = true;
-    type Block = Block;
+impl FileType for Q5_1 {
+    type Format = Self;
+    const BYTES: usize = 24;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         (out.d, out.m) = (u16_at(src, 0), u16_at(src, 2));
@@ -27,6 +24,14 @@ impl Format for Q5_1 {
             out.codes[col] |= ((src[4 + col / 8] >> (col % 8)) & 1) << 4;
         }
     }
+}
+
+impl Format for Q5_1 {
+    const COLS: usize = 32;
+    const RANGE: Range = Range { max: 31, zero: 0 };
+    const OFFSET: bool = true;
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         (b.d[row], b.m[row]) = (x.d, x.m);
         put_nibbles(&mut b.q, row, &x.codes);

@@ -22,13 +22,9 @@ pub struct Block {
     q: [Group; 8],
 }
 
-impl Format for Q5K {
-    const COLS: usize = 256;
-    const FILE_BYTES: usize = 176;
-    const RANGE: Range = Range { max: 31, zero: 0 };
-    const SCALE_RUN: usize = 32;
-    const MIN_RUN: usize = 32;
-    type Block = Block;
+impl FileType for Q5K {
+    type Format = Self;
+    const BYTES: usize = 176;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         (out.d, out.m) = (u16_at(src, 0), u16_at(src, 2));
@@ -42,6 +38,15 @@ impl Format for Q5K {
             }
         }
     }
+}
+
+impl Format for Q5K {
+    const COLS: usize = 256;
+    const RANGE: Range = Range { max: 31, zero: 0 };
+    const SCALE_RUN: usize = 32;
+    const MIN_RUN: usize = 32;
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         (b.d[row], b.m[row]) = (x.d, x.m);
         put_pairs(&mut b.min, row, &x.mins);

@@ -20,12 +20,9 @@ pub struct Block {
     q: [Group; 8],
 }
 
-impl Format for Q6K {
-    const COLS: usize = 256;
-    const FILE_BYTES: usize = 210;
-    const RANGE: Range = Range { max: 63, zero: 32 };
-    const SCALE_RUN: usize = 16;
-    type Block = Block;
+impl FileType for Q6K {
+    type Format = Self;
+    const BYTES: usize = 210;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         out.d = u16_at(src, 208);
@@ -40,6 +37,14 @@ impl Format for Q6K {
             }
         }
     }
+}
+
+impl Format for Q6K {
+    const COLS: usize = 256;
+    const RANGE: Range = Range { max: 63, zero: 32 };
+    const SCALE_RUN: usize = 16;
+    type Block = Block;
+
     /// Vector `j` of a group takes its high bits from bits `2 * (j / 2)..` of `high[j % 2]`.
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         b.d[row] = x.d;

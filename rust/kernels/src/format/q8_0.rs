@@ -11,11 +11,9 @@ pub struct Block {
     q: [[u8; 64]; 8],
 }
 
-impl Format for Q8_0 {
-    const COLS: usize = 32;
-    const FILE_BYTES: usize = 34;
-    const RANGE: Range = Range { max: 255, zero: 128 };
-    type Block = Block;
+impl FileType for Q8_0 {
+    type Format = Self;
+    const BYTES: usize = 34;
 
     fn read(src: &[u8], out: &mut RowBlock) {
         out.d = u16_at(src, 0);
@@ -23,6 +21,13 @@ impl Format for Q8_0 {
             out.codes[col] = src[2 + col] ^ 128;
         }
     }
+}
+
+impl Format for Q8_0 {
+    const COLS: usize = 32;
+    const RANGE: Range = Range { max: 255, zero: 128 };
+    type Block = Block;
+
     fn put(b: &mut Block, row: usize, x: &RowBlock) {
         b.d[row] = x.d;
         for col in 0..32 {

@@ -5,7 +5,7 @@ use crate::config::{
     Activation, AttentionConfig, Config, ExpertsConfig, FeedForwardConfig, Gating, LayerConfig, Mixer, NormConfig, NormKind, NormNames,
     Pairing, QkNorm, RopeConfig, RopeScaling, Wiring,
 };
-use crate::error::invalid;
+use crate::error::{invalid, quoted};
 use fastllm_kernels::attention::MAX_HEAD;
 
 /// More layers, heads or experts than any model has: keeps sizes that come from a file small.
@@ -38,8 +38,17 @@ impl Header<'_> {
             logit_scale: 1.0,
             logit_softcap: None,
             ropes: vec![rope],
-            layers: vec![layer; keys.required("block_count", MOST)?],
+            layers: vec![layer; self.layers()?],
         })
+    }
+
+    /// The number of layers. A layer has several tensors, so a count beyond theirs is refused before anything is made of it.
+    fn layers(&self) -> Result<usize, ModelError> {
+        let (layers, tensors) = (self.keys.required("block_count", MOST)?, self.tensors.count());
+        if layers > tensors {
+            return invalid!("{}.block_count is {layers}, but the file has {tensors} tensors", self.keys.arch);
+        }
+        Ok(layers)
     }
 
     /// Width of the residual stream.
@@ -116,7 +125,7 @@ impl Header<'_> {
                 RopeScaling::Yarn { factor, original_context, beta_fast: 32.0, beta_slow: 1.0, truncate: true }
             }
             Some(other) => {
-                return Err(ModelError::Unsupported(format!("{}.rope.scaling.type {other:?} is not supported", keys.arch)));
+                return Err(ModelError::Unsupported(format!("{}.rope.scaling.type {} is not supported", keys.arch, quoted(other))));
             }
         };
         Ok(RopeConfig { pairing, dim, base, magnitude, scaling })

@@ -16,6 +16,7 @@ mod qwen3next;
 
 use crate::ModelError;
 use crate::config::Config;
+use crate::error::quoted;
 use crate::weights::{Declared, Tensors, Weights};
 use fastllm_gguf::GgufFile;
 use keys::Keys;
@@ -76,8 +77,7 @@ fn unknown(name: &str) -> String {
     let all: Vec<&str> = FAMILIES.iter().map(|(known, _)| *known).collect();
     let near: Vec<&str> = all.iter().copied().filter(alike).collect();
     let near = if near.is_empty() { String::new() } else { format!("; near to it are: {}", near.join(", ")) };
-    let shown: String = name.chars().take(64).collect();
-    format!("architecture {shown:?} is not supported{near}; supported are: {}", all.join(", "))
+    format!("architecture {} is not supported{near}; supported are: {}", quoted(name), all.join(", "))
 }
 
 /// Letters to insert, remove or replace (Levenshtein, 1965), of the first 64.

@@ -77,7 +77,7 @@ fn write(
         let end = segment.position + segment.tokens;
         let mut taken = kv.take(segment.sequence, layer_pages, segment.position, end);
         let mut jobs = Vec::new();
-        for block in &mut taken {
+        for block in &mut taken.blocks {
             let first = segment.position.max(block.page * PAGE);
             let count = end.min((block.page + 1) * PAGE) - first;
             let slot = first % PAGE;
@@ -96,7 +96,6 @@ fn write(
         } else {
             worker.pool.for_each_mut(&mut jobs, |_, job| run(job));
         }
-        kv.put_back(taken);
     }
 }
 

@@ -173,6 +173,10 @@ impl Tensors<'_> {
 
     /// `count` matrices in one tensor `{prefix}_exps.weight`, or in one each, `{prefix}.{i}.weight`; perhaps with biases.
     fn experts(self, prefix: &str, count: usize, rows: usize, cols: usize) -> Result<Projection<Declared>, ModelError> {
+        if rows.min(cols) < 16 {
+            // No model has them, and a file full of them would need many times its size in memory.
+            return Err(ModelError::Unsupported(format!("the experts {prefix} are {rows} x {cols}, narrower than 16")));
+        }
         let merged = format!("{prefix}_exps.weight");
         let weight = if !self.has(&merged) && self.has(&format!("{prefix}.0.weight")) {
             self.each(|i| format!("{prefix}.{i}.weight"), count, rows, cols)?

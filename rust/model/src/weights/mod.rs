@@ -252,6 +252,13 @@ pub enum Reads {
     PerRow(usize),
 }
 
+impl Weights<Declared> {
+    /// Bytes of all matrices in memory.
+    pub fn bytes(&self) -> usize {
+        self.matrices().fold(0, |n, m| n.saturating_add(m.bytes()))
+    }
+}
+
 impl<S: Stage> Weights<S> {
     /// All matrices.
     pub fn matrices(&self) -> impl Iterator<Item = &S::Matrix> {

@@ -18,6 +18,11 @@ impl<'a> Tensors<'a> {
         Tensors { file }
     }
 
+    /// Number of tensors.
+    pub fn count(self) -> usize {
+        self.file.tensors().len()
+    }
+
     /// Whether there is such a tensor.
     pub fn has(self, name: &str) -> bool {
         self.file.tensor(name).is_some()

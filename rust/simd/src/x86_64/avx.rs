@@ -77,6 +77,20 @@ fn dot_signed<const N: usize>(mut acc: [__m256i; N], codes: &[__m256i], x: &[&[i
 }
 
 impl<const VNNI: bool> Avx<VNNI> {
+    /// The form of integer scales.
+    #[inline(always)]
+    fn scales(wide: __m256i) -> __m256i {
+        // SAFETY: only called with a token, which proves AVX2.
+        unsafe {
+            if VNNI {
+                return _mm256_castps_si256(_mm256_cvtepi32_ps(wide));
+            }
+            let twice =
+                _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13, 0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
+            _mm256_shuffle_epi8(wide, twice)
+        }
+    }
+
     /// With AVX-VNNI: `-zero * sums + sum_j codes[j] . x[t][j]`.
     #[inline(always)]
     fn dot_vnni<const N: usize>(codes: &[__m256i], x: &[&[i8]; N], sums: &[i32; N], range: Range) -> [__m256i; N] {
@@ -141,6 +155,11 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
         assert!(s.len() >= 8);
         unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(s.as_ptr().cast())))) }
     }
+    #[inline(always)] fn load_e4m3(self, s: &[u8]) -> __m256 {
+        assert!(s.len() >= 8);
+        // The same bits as of a half-precision float, whose exponent has one more and a bias 8 greater.
+        unsafe { _mm256_cvtph_ps(_mm_slli_epi16::<7>(_mm_cvtepu8_epi16(_mm_loadl_epi64(s.as_ptr().cast())))) }
+    }
     #[inline(always)] fn store(self, x: __m256, d: &mut [f32]) { assert!(d.len() >= 8); unsafe { _mm256_storeu_ps(d.as_mut_ptr(), x) } }
     #[inline(always)] fn store_f16(self, x: __m256, d: &mut [u16]) {
         assert!(d.len() >= 8);
@@ -181,6 +200,12 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
     #[inline(always)] fn to_f32(self, x: __m256i) -> __m256 { unsafe { _mm256_cvtepi32_ps(x) } }
 
     #[inline(always)] fn load_u8(self, s: &[u8; 64], row: usize) -> __m256i { unsafe { _mm256_loadu_si256(rows(s, row, 4).cast()) } }
+    #[inline(always)] fn load_spread(self, s: &[u8; ROWS], row: usize) -> __m256i {
+        unsafe {
+            let first = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+            _mm256_shuffle_epi8(_mm256_cvtepu8_epi32(_mm_loadl_epi64(rows(s, row, 1).cast())), first)
+        }
+    }
     #[inline(always)] fn store_u8(self, x: __m256i, d: &mut [u8; 64], row: usize) { unsafe { _mm256_storeu_si256(d[4 * row..][..32].as_mut_ptr().cast(), x) } }
     #[inline(always)] fn and(self, a: __m256i, mask: u8) -> __m256i { unsafe { _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)) } }
     #[inline(always)] fn sub_u8(self, a: __m256i, b: u8) -> __m256i { unsafe { _mm256_sub_epi8(a, _mm256_set1_epi8(b as i8)) } }
@@ -192,13 +217,13 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
     }
 
     #[inline(always)] fn load_scales(self, s: &[i8; ROWS], row: usize) -> __m256i {
+        Self::scales(unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(rows(s, row, 1).cast())) })
+    }
+    #[inline(always)] fn load_odd_scales(self, s: &[u8; ROWS], row: usize, half: usize) -> __m256i {
         unsafe {
-            let wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(rows(s, row, 1).cast()));
-            if VNNI {
-                return _mm256_castps_si256(_mm256_cvtepi32_ps(wide));
-            }
-            let twice = _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13, 0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
-            _mm256_shuffle_epi8(wide, twice)
+            let bytes = _mm_srl_epi16(_mm_loadl_epi64(rows(s, row, 1).cast()), _mm_cvtsi32_si128(4 * half as i32));
+            let n = _mm256_cvtepu8_epi32(_mm_and_si128(bytes, _mm_set1_epi8(15)));
+            Self::scales(_mm256_or_si256(_mm256_slli_epi32::<1>(n), _mm256_set1_epi32(1)))
         }
     }
     #[inline(always)] fn load_pairs(self, s: &[u8; 2 * ROWS], row: usize) -> __m256i { unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(rows(s, row, 2).cast())) } }
@@ -247,8 +272,12 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
         }
         for t in 0..N {
             if range.zero != 0 {
-                // Each 16-bit half carries half of the correction.
-                acc[t] = self.dot_pair(acc[t], scale, [(-range.zero / 2 * sums[t]) as i16; 2]);
+                // `-zero * sum` in two or four parts that fit 16 bits.
+                let parts = if (range.zero + 1) / 2 * 127 * 4 * codes.len() as i32 <= 32767 { 2 } else { 4 };
+                for pair in 0..parts / 2 {
+                    let (low, high) = ((range.zero + 2 * pair) / parts, (range.zero + 2 * pair + 1) / parts);
+                    acc[t] = self.dot_pair(acc[t], scale, [(-low * sums[t]) as i16, (-high * sums[t]) as i16]);
+                }
             }
             acc[t] = dot_i16(acc[t], codes, x[t], range.max, scale);
         }

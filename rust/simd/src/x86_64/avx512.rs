@@ -59,6 +59,11 @@ impl Isa for Avx512Vnni {
         assert!(s.len() >= 16);
         unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_cvtepu8_epi32(_mm_loadu_si128(s.as_ptr().cast())))) }
     }
+    #[inline(always)] fn load_e4m3(self, s: &[u8]) -> __m512 {
+        assert!(s.len() >= 16);
+        // The same bits as of a half-precision float, whose exponent has one more and a bias 8 greater.
+        unsafe { _mm512_cvtph_ps(_mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(_mm_loadu_si128(s.as_ptr().cast())))) }
+    }
     #[inline(always)] fn store(self, x: __m512, d: &mut [f32]) { assert!(d.len() >= 16); unsafe { _mm512_storeu_ps(d.as_mut_ptr(), x) } }
     #[inline(always)] fn store_f16(self, x: __m512, d: &mut [u16]) {
         assert!(d.len() >= 16);
@@ -88,6 +93,12 @@ impl Isa for Avx512Vnni {
     #[inline(always)] fn to_f32(self, x: __m512i) -> __m512 { unsafe { _mm512_cvtepi32_ps(x) } }
 
     #[inline(always)] fn load_u8(self, s: &[u8; 64], _: usize) -> __m512i { unsafe { _mm512_loadu_si512(s.as_ptr().cast()) } }
+    #[inline(always)] fn load_spread(self, s: &[u8; ROWS], _: usize) -> __m512i {
+        unsafe {
+            let first = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+            _mm512_shuffle_epi8(_mm512_cvtepu8_epi32(_mm_loadu_si128(s.as_ptr().cast())), first)
+        }
+    }
     #[inline(always)] fn store_u8(self, x: __m512i, d: &mut [u8; 64], _: usize) { unsafe { _mm512_storeu_si512(d.as_mut_ptr().cast(), x) } }
     #[inline(always)] fn and(self, a: __m512i, mask: u8) -> __m512i { unsafe { _mm512_and_si512(a, _mm512_set1_epi8(mask as i8)) } }
     #[inline(always)] fn sub_u8(self, a: __m512i, b: u8) -> __m512i { unsafe { _mm512_sub_epi8(a, _mm512_set1_epi8(b as i8)) } }
@@ -99,6 +110,13 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)] fn load_scales(self, s: &[i8; ROWS], _: usize) -> __m512 { unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(s.as_ptr().cast()))) } }
+    #[inline(always)] fn load_odd_scales(self, s: &[u8; ROWS], _: usize, half: usize) -> __m512 {
+        unsafe {
+            let bytes = _mm_srl_epi16(_mm_loadu_si128(s.as_ptr().cast()), _mm_cvtsi32_si128(4 * half as i32));
+            let n = _mm512_cvtepu8_epi32(_mm_and_si128(bytes, _mm_set1_epi8(15)));
+            _mm512_cvtepi32_ps(_mm512_or_si512(_mm512_slli_epi32::<1>(n), _mm512_set1_epi32(1)))
+        }
+    }
     #[inline(always)] fn load_pairs(self, s: &[u8; 2 * ROWS], _: usize) -> __m512i { unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(s.as_ptr().cast())) } }
     #[inline(always)] fn dot_pair(self, acc: __m512i, w: __m512i, x: [i16; 2]) -> __m512i {
         unsafe { _mm512_dpwssd_epi32(acc, w, _mm512_set1_epi32(i32::from(x[0] as u16) | i32::from(x[1]) << 16)) }

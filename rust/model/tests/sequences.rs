@@ -1,0 +1,239 @@
+//! Sequences against fresh contexts: whatever else happens in a cache, the logits of a sequence are those of its tokens alone.
+mod common;
+
+use common::small_models::{self, Random};
+use common::{TempFile, context, forward, in_child, options, rows};
+use fastllm_gguf::DType;
+use fastllm_kernels::attention::CacheType;
+use fastllm_model::batch::{Row, SequenceId};
+use fastllm_model::{Context, LoadOptions, ModelError};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const CONTEXT: usize = 256;
+const VOCAB: usize = 40;
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The logits after `tokens`, by a context of its own in one pass.
+fn fresh(path: &Path, options: &LoadOptions, tokens: &[u32]) -> Vec<u32> {
+    let mut context = context(path, options).unwrap();
+    let sequence = context.open();
+    bits(&forward(&mut context, &rows(sequence, 0, tokens)).unwrap())
+}
+
+/// Sequences with the tokens that they hold: what a cache must agree with.
+struct Checked<'a> {
+    path: &'a Path,
+    options: LoadOptions,
+    context: Context,
+    open: Vec<(SequenceId, Vec<u32>)>,
+    random: Random,
+    /// Forward passes compared.
+    compared: usize,
+}
+
+impl Checked<'_> {
+    /// Some more tokens for some of the sequences, in one batch.
+    fn batch(&mut self) -> Vec<(usize, Vec<u32>)> {
+        let mut parts = Vec::new();
+        for i in 0..self.open.len() {
+            let most = if self.random.below(3) == 0 { 120 } else { 4 };
+            let count = self.random.below(most).min(CONTEXT - self.open[i].1.len());
+            if count > 0 && self.random.below(2) == 0 {
+                parts.push((i, (0..count).map(|_| self.random.below(VOCAB) as u32).collect()));
+            }
+        }
+        parts
+    }
+
+    fn rows(&self, parts: &[(usize, Vec<u32>)]) -> Vec<Row> {
+        parts.iter().flat_map(|(i, tokens)| rows(self.open[*i].0, self.open[*i].1.len(), tokens)).collect()
+    }
+
+    fn forward(&mut self) {
+        let parts = self.batch();
+        let batch = self.rows(&parts);
+        if batch.is_empty() || batch.len() > 512 {
+            return;
+        }
+        let logits = forward(&mut self.context, &batch).unwrap();
+        assert_eq!(logits.len(), parts.len() * VOCAB);
+        for ((i, tokens), logits) in parts.iter().zip(logits.chunks(VOCAB)) {
+            self.open[*i].1.extend(tokens);
+            if self.random.below(3) == 0 {
+                let all = &self.open[*i].1;
+                assert_eq!(bits(logits), fresh(self.path, &self.options, all), "after {} tokens", all.len());
+                self.compared += 1;
+            }
+        }
+    }
+
+    /// Passes that end with an error: cancelled before or in their midst, or wrong.
+    fn fail(&mut self) {
+        let parts = self.batch();
+        let mut batch = self.rows(&parts);
+        if batch.is_empty() || batch.len() > 512 {
+            return;
+        }
+        let cancel = AtomicBool::new(true);
+        match self.random.below(3) {
+            0 => assert!(matches!(self.context.forward(&batch, &cancel), Err(ModelError::Cancelled))),
+            1 => {
+                let delay = Duration::from_micros(self.random.below(400) as u64);
+                cancel.store(false, Ordering::Relaxed);
+                let context = &mut self.context;
+                let done = std::thread::scope(|s| {
+                    s.spawn(|| {
+                        std::thread::sleep(delay);
+                        cancel.store(true, Ordering::Relaxed);
+                    });
+                    context.forward(&batch, &cancel).is_ok()
+                });
+                if done {
+                    for (i, tokens) in &parts {
+                        self.open[*i].1.extend(tokens);
+                    }
+                }
+            }
+            _ => {
+                let row = self.random.below(batch.len());
+                match self.random.below(3) {
+                    0 => batch[row].token = VOCAB as u32 + self.random.below(3) as u32,
+                    1 => batch[row].position += 1,
+                    _ => batch[row].sequence = SequenceId(1000),
+                }
+                assert!(matches!(self.context.forward(&batch, &cancel), Err(ModelError::Batch(_))));
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(12) {
+            0 | 1 if self.open.len() < 6 => {
+                let id = self.context.open();
+                assert!(self.open.iter().all(|(other, _)| *other != id));
+                self.open.push((id, Vec::new()));
+            }
+            2 if !self.open.is_empty() => {
+                let i = self.random.below(self.open.len());
+                self.context.close(self.open.swap_remove(i).0);
+            }
+            3 | 4 => self.fail(),
+            _ => self.forward(),
+        }
+        for (id, tokens) in &self.open {
+            assert_eq!(self.context.kv().len(*id), Some(tokens.len()));
+        }
+    }
+}
+
+#[test]
+fn any_order_of_operations_gives_the_logits_of_a_fresh_context() {
+    for (seed, window) in [(1, None), (2, Some(1)), (3, Some(20)), (4, Some(64)), (5, Some(100))] {
+        let mut writer = small_models::model(small_models::Shape { layers: 2, ..Default::default() }, &[DType::F32, DType::Q8_0], true);
+        if let Some(window) = window {
+            writer.set("llama.attention.sliding_window", window as u32);
+        }
+        let file = TempFile::new(&format!("sequences-{seed}"), &small_models::bytes(&writer));
+        let cache_type = CacheType::ALL[seed as usize % 3];
+        let options = LoadOptions { cache_type, ..options(2) };
+        let context = context(&file.0, &options).unwrap();
+        let mut checked = Checked { path: &file.0, options, context, open: Vec::new(), random: Random(seed * 77), compared: 0 };
+        for _ in 0..150 {
+            checked.step();
+        }
+        println!(
+            "window {window:?}, {}: {} compared, {} bytes of cache",
+            cache_type.name(),
+            checked.compared,
+            checked.context.kv().bytes()
+        );
+        assert!(checked.compared > 20);
+        for (id, _) in std::mem::take(&mut checked.open) {
+            checked.context.close(id);
+        }
+        assert_eq!(checked.context.kv().bytes(), 0);
+    }
+}
+
+/// What a cancelled pass wrote behind the end of a sequence is not seen, even if it is not a number: the cache keeps such numbers among
+/// the keys, whose scores are masked.
+#[test]
+fn a_cancelled_pass_leaves_nothing_behind() {
+    let mut bytes =
+        small_models::bytes(&small_models::model(small_models::Shape { layers: 12, ..Default::default() }, &[DType::F32], false));
+    // The embedding of the last token becomes NaN.
+    let header = fastllm_gguf::Header::parse(&bytes, bytes.len() as u64).unwrap();
+    let embedding = header.tensors.iter().find(|t| t.name == "token_embd.weight").unwrap();
+    let end = (embedding.offset + embedding.bytes) as usize;
+    bytes[end - 32 * 4..end].copy_from_slice(&f32::NAN.to_le_bytes().repeat(32));
+    let file = TempFile::new("poison", &bytes);
+    let poison = VOCAB as u32 - 1;
+    for cache_type in CacheType::ALL {
+        let options = LoadOptions { cache_type, ..options(1) };
+        // All moments of a pass, some of them so late that it ends first.
+        let mut cancelled = 0;
+        for micros in (0..40).map(|i| i * 100) {
+            let cancel = AtomicBool::new(false);
+            let mut other = context(&file.0, &options).unwrap();
+            let sequence = other.open();
+            forward(&mut other, &rows(sequence, 0, &[1, 2, 3])).unwrap();
+            let done = std::thread::scope(|s| {
+                s.spawn(|| {
+                    std::thread::sleep(Duration::from_micros(micros));
+                    cancel.store(true, Ordering::Relaxed);
+                });
+                other.forward(&rows(sequence, 3, &[poison; 200]), &cancel).is_ok()
+            });
+            if done {
+                continue;
+            }
+            cancelled += 1;
+            assert_eq!(other.kv().len(sequence), Some(3));
+            let logits = forward(&mut other, &rows(sequence, 3, &[4])).unwrap();
+            assert_eq!(bits(&logits), fresh(&file.0, &options, &[1, 2, 3, 4]), "{} after {micros} µs", cache_type.name());
+        }
+        assert!(cancelled > 3);
+        println!("{}: {cancelled} of 40 passes cancelled", cache_type.name());
+    }
+}
+
+/// Under a limit of address space a batch that does not fit is an error, and a smaller one runs as before.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_memory_is_an_error_and_changes_nothing() {
+    const CHILD: &str = "FASTLLM_TEST_MEMORY_CHILD";
+    if std::env::var_os(CHILD).is_none() {
+        return in_child("no_memory_is_an_error_and_changes_nothing", CHILD);
+    }
+    // Wide between the matrices: a batch of 512 needs gigabytes.
+    let shape = small_models::Shape { hidden: 16, width: 1 << 19, ..Default::default() };
+    let mut writer = small_models::model(shape, &[DType::F16], false);
+    writer.set("llama.context_length", 1u32 << 20);
+    let file = TempFile::new("wide", &small_models::bytes(&writer));
+    drop(writer);
+    let mut wide = context(&file.0, &options(1)).unwrap();
+    let limit = libc::rlimit { rlim_cur: 1 << 30, rlim_max: 1 << 30 };
+    // SAFETY: a valid limit for this process alone.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    let sequence = wide.open();
+    let first = forward(&mut wide, &rows(sequence, 0, &[7])).unwrap();
+    for _ in 0..3 {
+        let error = forward(&mut wide, &rows(sequence, 1, &[1; 512])).unwrap_err();
+        assert!(matches!(error, ModelError::OutOfMemory(_)), "{error}");
+        assert_eq!(wide.kv().len(sequence), Some(1));
+    }
+    let other = wide.open();
+    assert_eq!(bits(&forward(&mut wide, &rows(other, 0, &[7])).unwrap()), bits(&first));
+    // A model that does not fit is an error too.
+    let mut kept = Vec::new();
+    while let Ok(v) = fastllm_kernels::buffer::AlignedVec::<u8>::try_zeroed(8 << 20) {
+        kept.push(v);
+    }
+    let error = context(&file.0, &options(1)).unwrap_err();
+    assert!(matches!(error, ModelError::OutOfMemory(_)), "{error}");
+}
