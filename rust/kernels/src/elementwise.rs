@@ -96,6 +96,28 @@ impl Lanewise<0> for Sigmoid {
     }
 }
 
+/// `old * sigmoid(x)`; NaN stays NaN.
+#[derive(Clone, Copy, Debug)]
+pub struct MulSigmoid;
+
+impl Lanewise<1> for MulSigmoid {
+    #[inline(always)]
+    fn apply<I: Isa>(self, isa: I, old: I::F32, [x]: [I::F32; 1]) -> I::F32 {
+        isa.mul(old, Sigmoid.apply(isa, x, []))
+    }
+}
+
+/// `old * sigmoid(old)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Silu;
+
+impl Lanewise<0> for Silu {
+    #[inline(always)]
+    fn apply<I: Isa>(self, isa: I, old: I::F32, _: [I::F32; 0]) -> I::F32 {
+        silu(isa, old)
+    }
+}
+
 /// `cap * tanh(old / cap)`; NaN stays NaN.
 #[derive(Clone, Copy, Debug)]
 pub struct SoftCap(pub f32);
@@ -264,6 +286,16 @@ pub fn scale(cpu: Cpu, x: &mut [f32], factor: f32) {
 /// `x = 1 / (1 + e^-x)`.
 pub fn sigmoid(cpu: Cpu, x: &mut [f32]) {
     cpu.run(Apply { op: Sigmoid, out: x, inputs: [] });
+}
+
+/// `x *= 1 / (1 + e^-gate)`.
+pub fn mul_sigmoid(cpu: Cpu, x: &mut [f32], gate: &[f32]) {
+    cpu.run(Apply { op: MulSigmoid, out: x, inputs: [gate] });
+}
+
+/// `x *= 1 / (1 + e^-x)`.
+pub fn silu_in_place(cpu: Cpu, x: &mut [f32]) {
+    cpu.run(Apply { op: Silu, out: x, inputs: [] });
 }
 
 /// `x = cap * tanh(x / cap)`.

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 pub mod buffer;
+pub mod delta_net;
 pub mod dense;
 pub mod elementwise;
 pub mod format;

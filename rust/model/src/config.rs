@@ -81,10 +81,71 @@ pub struct LayerConfig {
     pub wiring: Wiring,
     /// Which norms there are.
     pub norms: NormNames,
-    /// Attention.
-    pub attention: AttentionConfig,
+    /// What mixes positions.
+    pub mixer: Mixer,
     /// What follows it.
     pub feed_forward: FeedForwardConfig,
+}
+
+impl LayerConfig {
+    /// Attention, if that is what mixes positions.
+    pub fn attention(&self) -> Option<&AttentionConfig> {
+        match &self.mixer {
+            Mixer::Attention(a) => Some(a),
+            Mixer::DeltaNet(_) => None,
+        }
+    }
+}
+
+/// What mixes positions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mixer {
+    /// Attention.
+    Attention(AttentionConfig),
+    /// A recurrence.
+    DeltaNet(DeltaNetConfig),
+}
+
+impl Mixer {
+    /// Channels that come out and go into the output matrix.
+    pub fn out(&self) -> usize {
+        match self {
+            Mixer::Attention(a) => a.heads * a.latent.map_or(a.dim_v, |l| l.value),
+            Mixer::DeltaNet(d) => d.heads * d.dim_v,
+        }
+    }
+}
+
+/// A gated delta net (Yang et al., 2024): every head has a matrix `[dim_k, dim_v]`, which each token changes and reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaNetConfig {
+    /// Heads of values.
+    pub heads: usize,
+    /// Heads of queries and keys: a divisor of `heads`.
+    pub key_heads: usize,
+    /// Channels of a query and key head.
+    pub dim_k: usize,
+    /// Channels of a value head: a multiple of 16.
+    pub dim_v: usize,
+    /// Positions that the convolution before it sees, the token's own included.
+    pub kernel: usize,
+}
+
+impl DeltaNetConfig {
+    /// Channels of all queries, keys and values.
+    pub fn channels(&self) -> usize {
+        2 * self.key_heads * self.dim_k + self.heads * self.dim_v
+    }
+
+    /// Floats that a sequence keeps for the convolution.
+    pub fn history(&self) -> usize {
+        (self.kernel - 1) * self.channels()
+    }
+
+    /// Floats that a sequence keeps.
+    pub fn state(&self) -> usize {
+        self.history() + self.heads * self.dim_k * self.dim_v
+    }
 }
 
 /// How attention and feed-forward network are connected.
@@ -139,6 +200,8 @@ pub struct AttentionConfig {
     pub sinks: bool,
     /// Norms of queries and keys before rotation.
     pub qk_norm: QkNorm,
+    /// Whether every query head has a gate, whose sigmoid multiplies the head's output; it follows the head's query in `attn_q`.
+    pub gated: bool,
     /// Multi-head latent attention, where queries, keys and values come from projections to fewer channels.
     pub latent: Option<LatentConfig>,
 }
@@ -170,13 +233,6 @@ pub struct LatentConfig {
     pub rope: usize,
     /// Channels of a head's output.
     pub value: usize,
-}
-
-impl AttentionConfig {
-    /// Channels that come out of attention and go into the output matrix.
-    pub fn out(&self) -> usize {
-        self.heads * self.latent.map_or(self.dim_v, |l| l.value)
-    }
 }
 
 /// The feed-forward part of a layer.

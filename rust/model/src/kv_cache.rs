@@ -2,9 +2,11 @@
 //!
 //! Layers with the same window form a group; a block of a group holds the pages of all its layers and heads. Blocks are allocated as
 //! sequences grow and used again when they are closed; blocks that lie wholly below a window are given back.
+//!
+//! Layers with a recurrence keep a state of fixed size instead, twice: what is valid, and what a pass writes until it is committed.
 use crate::ModelError;
 use crate::batch::SequenceId;
-use crate::config::{AttentionConfig, Config};
+use crate::config::{AttentionConfig, Config, Mixer};
 use fastllm_kernels::attention::{CacheType, PAGE, PageLayout};
 use fastllm_kernels::buffer::{AlignedVec, Line};
 use std::collections::VecDeque;
@@ -22,10 +24,20 @@ pub struct LayerPages {
     pub layout: PageLayout,
 }
 
+/// What a layer keeps.
+#[derive(Clone, Copy, Debug)]
+enum LayerCache {
+    Pages(LayerPages),
+    /// Floats before and of the layer's state.
+    State(usize, usize),
+}
+
 /// What a cache for a model looks like.
 #[derive(Clone, Debug)]
 pub struct CacheShape {
-    layers: Vec<LayerPages>,
+    layers: Vec<LayerCache>,
+    /// Floats of the states of all recurrent layers.
+    state: usize,
     /// Window and bytes of a block of each group.
     groups: Vec<(Option<usize>, usize)>,
 }
@@ -38,22 +50,46 @@ impl CacheShape {
     pub fn new(config: &Config, cache_type: CacheType) -> Result<CacheShape, ModelError> {
         let mut groups: Vec<(Option<usize>, usize)> = Vec::new();
         let mut layers = Vec::with_capacity(config.layers.len());
+        let mut state = 0;
         for layer in &config.layers {
-            let AttentionConfig { kv_heads: heads, dim_k, dim_v, window, .. } = layer.attention;
+            let &AttentionConfig { kv_heads: heads, dim_k, dim_v, window, .. } = match &layer.mixer {
+                Mixer::Attention(attention) => attention,
+                Mixer::DeltaNet(d) => {
+                    layers.push(LayerCache::State(state, d.state()));
+                    state += d.state();
+                    continue;
+                }
+            };
             let layout = PageLayout::new(cache_type, dim_k, dim_v).map_err(|e| ModelError::Unsupported(e.to_string()))?;
             let group = groups.iter().position(|g| g.0 == window).unwrap_or_else(|| {
                 groups.push((window, 0));
                 groups.len() - 1
             });
-            layers.push(LayerPages { group, offset: groups[group].1, heads, layout });
+            layers.push(LayerCache::Pages(LayerPages { group, offset: groups[group].1, heads, layout }));
             groups[group].1 += heads * layout.bytes();
         }
-        Ok(CacheShape { layers, groups })
+        Ok(CacheShape { layers, state, groups })
     }
 
-    /// The pages of layer `i`.
-    pub fn layer(&self, i: usize) -> LayerPages {
-        self.layers[i]
+    /// The pages of layer `i`, if it has attention.
+    pub fn layer(&self, i: usize) -> Option<LayerPages> {
+        match self.layers[i] {
+            LayerCache::Pages(pages) => Some(pages),
+            LayerCache::State(..) => None,
+        }
+    }
+
+    /// The layers with pages in a group.
+    fn group(&self, group: usize) -> impl Iterator<Item = LayerPages> {
+        self.layers.iter().filter_map(move |l| match l {
+            LayerCache::Pages(pages) if pages.group == group => Some(*pages),
+            _ => None,
+        })
+    }
+
+    /// Bytes of the states of a sequence.
+    fn state_bytes(&self) -> usize {
+        2 * self.state * size_of::<f32>()
     }
 
     /// Bytes that a sequence of `positions` needs at most, when it is filled `chunk` positions at a time.
@@ -63,13 +99,15 @@ impl CacheShape {
             let kept = window.map_or(positions, |w| positions.min(w.saturating_add(chunk).saturating_add(PAGE - 2)));
             kept.div_ceil(PAGE)
         };
-        self.groups.iter().map(|&(window, bytes)| blocks(window).saturating_mul(bytes)).fold(0, usize::saturating_add)
+        let pages = self.groups.iter().map(|&(window, bytes)| blocks(window).saturating_mul(bytes));
+        pages.fold(self.state_bytes(), usize::saturating_add)
     }
 
     /// Bytes that attention reads for one token at `position`.
     pub fn bytes_read(&self, position: usize) -> usize {
         let seen = |window: Option<usize>| window.map_or(position + 1, |w| w.min(position + 1)).div_ceil(PAGE);
-        self.groups.iter().map(|&(window, bytes)| seen(window) * bytes).sum()
+        let pages: usize = self.groups.iter().map(|&(window, bytes)| seen(window) * bytes).sum();
+        pages + self.state_bytes()
     }
 }
 
@@ -92,6 +130,9 @@ struct Table {
 struct Sequence {
     len: usize,
     tables: Vec<Table>,
+    /// States of the recurrent layers after `len` positions, and those being computed; empty before the first position.
+    state: AlignedVec<f32>,
+    next: AlignedVec<f32>,
 }
 
 /// The caches of some sequences.
@@ -124,7 +165,12 @@ impl KvCache {
 
     /// A new, empty sequence.
     pub fn open(&mut self) -> SequenceId {
-        let new = Sequence { len: 0, tables: vec![Table::default(); self.groups.len()] };
+        let new = Sequence {
+            len: 0,
+            tables: vec![Table::default(); self.groups.len()],
+            state: AlignedVec::default(),
+            next: AlignedVec::default(),
+        };
         let slot = self.sequences.iter().position(Option::is_none).unwrap_or_else(|| {
             self.sequences.push(None);
             self.sequences.len() - 1
@@ -157,7 +203,9 @@ impl KvCache {
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        self.groups.iter().flat_map(|g| &g.blocks).map(|b| size_of_val::<[Line]>(b)).sum()
+        let pages: usize = self.groups.iter().flat_map(|g| &g.blocks).map(|b| size_of_val::<[Line]>(b)).sum();
+        let state = |s: &Sequence| size_of_val::<[f32]>(&s.state) + size_of_val::<[f32]>(&s.next);
+        pages + self.sequences.iter().flatten().map(state).sum::<usize>()
     }
 
     /// Makes room for `count` more positions.
@@ -169,6 +217,10 @@ impl KvCache {
         let Some(Some(sequence)) = sequences.get_mut(id.0 as usize) else {
             return Err(ModelError::Batch(format!("sequence {} is not open", id.0)));
         };
+        if sequence.state.is_empty() && shape.state > 0 {
+            let (state, next) = (AlignedVec::try_zeroed(shape.state)?, AlignedVec::try_zeroed(shape.state)?);
+            (sequence.state, sequence.next) = (state, next);
+        }
         for (g, table) in sequence.tables.iter_mut().enumerate() {
             let wanted = (sequence.len + count).div_ceil(PAGE);
             while table.first + table.blocks.len() < wanted {
@@ -179,7 +231,7 @@ impl KvCache {
                     group.blocks.push(AlignedVec::try_zeroed(shape.groups[g].1 / size_of::<Line>())?);
                     group.blocks.len() - 1
                 };
-                for layer in shape.layers.iter().filter(|l| l.group == g) {
+                for layer in shape.group(g) {
                     let bytes = bytemuck::cast_slice_mut::<Line, u8>(&mut group.blocks[block]);
                     for page in bytes[layer.offset..].chunks_exact_mut(layer.layout.bytes()).take(layer.heads) {
                         layer.layout.clear(page);
@@ -195,6 +247,7 @@ impl KvCache {
     pub fn commit(&mut self, id: SequenceId, count: usize) {
         let Some(Some(sequence)) = self.sequences.get_mut(id.0 as usize) else { return };
         sequence.len += count;
+        std::mem::swap(&mut sequence.state, &mut sequence.next);
         for (g, table) in sequence.tables.iter_mut().enumerate() {
             let Some(window) = self.shape.groups[g].0 else { continue };
             // The next query is at `len` and sees the positions from `len + 1 - window` on.
@@ -205,6 +258,14 @@ impl KvCache {
                 table.first += 1;
             }
         }
+    }
+
+    /// The state of recurrent layer `i` of a sequence, and where the next one is to be written, all of it.
+    pub(crate) fn states(&mut self, id: SequenceId, i: usize) -> (&[f32], &mut [f32]) {
+        let (LayerCache::State(first, len), Some(Some(s))) = (self.shape.layers[i], self.sequences.get_mut(id.0 as usize)) else {
+            return (&[], &mut []);
+        };
+        (&s.state[first..first + len], &mut s.next[first..first + len])
     }
 
     /// Takes the blocks with positions `from..to` of a sequence out of the cache, to write them.

@@ -9,6 +9,7 @@ mod arch;
 mod attention;
 pub mod batch;
 pub mod config;
+mod delta_net;
 mod error;
 mod feed_forward;
 pub mod kv_cache;

@@ -1,5 +1,5 @@
 //! Memory of one forward pass, used again by the next.
-use crate::config::{Config, FeedForwardConfig, LayerConfig};
+use crate::config::{AttentionConfig, Config, FeedForwardConfig, LayerConfig, Mixer};
 use crate::weights::{Declared, Weights};
 use fastllm_kernels::activation::Activations;
 use fastllm_kernels::attention::{Queries, State, Workspace};
@@ -139,18 +139,16 @@ impl Widths {
     pub fn new(config: &Config, weights: &Weights<Declared>) -> Widths {
         let padded = |n: usize| n.next_multiple_of(ROWS);
         let mut w = Widths { hidden: padded(config.hidden), vocab: padded(config.vocab_size), ..Widths::default() };
-        for LayerConfig { attention: a, feed_forward, .. } in &config.layers {
-            w.attended = w.attended.max(padded(a.heads * a.dim_v)).max(padded(a.out()));
-            if let Some(l) = a.latent {
-                w.q = w.q.max(a.heads * padded(a.dim_k));
-                w.k = w.k.max(padded(a.dim_k));
-                let queries = padded(a.heads * (l.nope + l.rope)).max(padded(l.q_rank.unwrap_or(0)));
-                w.gate = w.gate.max(queries).max(a.heads * padded(l.value));
-                w.experts = (w.experts.0.max(a.heads), w.experts.1.max(a.heads));
-            } else {
-                w.q = w.q.max(padded(a.heads * a.dim_k));
-                w.k = w.k.max(padded(a.kv_heads * a.dim_k));
-                w.v = w.v.max(padded(a.kv_heads * a.dim_v));
+        for LayerConfig { mixer, feed_forward, .. } in &config.layers {
+            w.attended = w.attended.max(padded(mixer.out()));
+            match mixer {
+                Mixer::Attention(a) => w.attention(a),
+                Mixer::DeltaNet(d) => {
+                    w.q = w.q.max(padded(d.channels()));
+                    w.k = w.k.max(d.channels());
+                    w.v = w.v.max(padded(2 * d.heads));
+                    w.gate = w.gate.max(padded(d.heads * d.dim_v));
+                }
             }
             match feed_forward {
                 FeedForwardConfig::Dense { width } => w.gate = w.gate.max(padded(*width)),
@@ -167,5 +165,21 @@ impl Widths {
             *widest = matrix.cols.max(*widest);
         }
         w
+    }
+
+    fn attention(&mut self, a: &AttentionConfig) {
+        let padded = |n: usize| n.next_multiple_of(ROWS);
+        self.attended = self.attended.max(padded(a.heads * a.dim_v));
+        if let Some(l) = a.latent {
+            self.q = self.q.max(a.heads * padded(a.dim_k));
+            self.k = self.k.max(padded(a.dim_k));
+            let queries = padded(a.heads * (l.nope + l.rope)).max(padded(l.q_rank.unwrap_or(0)));
+            self.gate = self.gate.max(queries).max(a.heads * padded(l.value));
+            self.experts = (self.experts.0.max(a.heads), self.experts.1.max(a.heads));
+        } else {
+            self.q = self.q.max(padded(a.heads * a.dim_k * if a.gated { 2 } else { 1 }));
+            self.k = self.k.max(padded(a.kv_heads * a.dim_k));
+            self.v = self.v.max(padded(a.kv_heads * a.dim_v));
+        }
     }
 }

@@ -52,6 +52,7 @@ const SHARED: &[&str] = &[
     "phi3-longrope-short",
     "qwen2",
     "qwen3moe",
+    "qwen2moe",
 ];
 
 impl Case {

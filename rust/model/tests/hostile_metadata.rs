@@ -3,14 +3,7 @@ mod variants;
 use fastllm_gguf::OwnedValue;
 use fastllm_kernels::attention::CacheType;
 use fastllm_model::MemoryPlan;
-use variants::{Parts, logits};
-
-fn models() -> Vec<(String, Parts)> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(variants::shipped()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names.into_iter().map(|name| (name.clone(), Parts::of(&name))).collect()
-}
+use variants::{Parts, logits, models};
 
 /// Keys of the architecture, not of the tokenizer.
 fn keys(parts: &Parts) -> Vec<(usize, OwnedValue)> {

@@ -12,7 +12,7 @@ fn assert_same(name: &str, a: &Parts, b: &Parts) {
 }
 
 fn blocks(parts: &Parts) -> usize {
-    (0..1 << 16).find(|i| !parts.tensors.iter().any(|t| t.name.starts_with(&format!("blk.{i}.")))).unwrap()
+    (0..100).find(|i| !parts.tensors.iter().any(|t| t.name.starts_with(&format!("blk.{i}.")))).unwrap()
 }
 
 /// The rows of some matrices one after the other.
@@ -26,7 +26,7 @@ fn fuse(parts: &mut Parts, names: &[String], fused: &str) {
 
 #[test]
 fn queries_keys_and_values_in_one_tensor() {
-    for name in ["llama", "qwen2moe", "gpt-oss", "qwen3", "gemma2"] {
+    for name in ["llama", "gpt-oss", "qwen3", "gemma2"] {
         let plain = Parts::of(name);
         let mut fused = plain.clone();
         for i in 0..blocks(&plain) {
@@ -54,7 +54,7 @@ fn gate_and_up_in_one_tensor() {
 
 #[test]
 fn gate_and_up_of_experts_in_one_tensor() {
-    for name in ["mixtral", "qwen2moe", "deepseek-v3"] {
+    for name in ["mixtral", "qwen3next", "deepseek-v3"] {
         let plain = Parts::of(name);
         let mut fused = plain.clone();
         for i in 0..blocks(&plain) {

@@ -13,9 +13,10 @@ fn memory_grows_with_the_layers_that_see_everything_only() {
     let options = LoadOptions { threads: Some(1), cache_type: CacheType::F16, ..LoadOptions::default() };
     let mut context = Context::new(Arc::new(Model::load(&file, &options, &mut |_, _| true).unwrap())).unwrap();
     let config = context.model().config().clone();
+    let attention: Vec<_> = config.layers.iter().filter_map(|l| l.attention()).collect();
     // Bytes of a position of one layer: keys and values of 2 bytes a channel.
-    let bytes: Vec<usize> = config.layers.iter().map(|l| l.attention.kv_heads * (l.attention.dim_k + l.attention.dim_v) * 2).collect();
-    let windowed: usize = config.layers.iter().zip(&bytes).filter(|(l, _)| l.attention.window.is_some()).map(|(_, b)| b).sum();
+    let bytes: Vec<usize> = attention.iter().map(|a| a.kv_heads * (a.dim_k + a.dim_v) * 2).collect();
+    let windowed: usize = attention.iter().zip(&bytes).filter(|(a, _)| a.window.is_some()).map(|(_, b)| b).sum();
     let all: usize = bytes.iter().sum();
     assert!(windowed > 0 && windowed < all);
     let (chunk, sequence) = (64, context.open());

@@ -83,6 +83,12 @@ fn activations() {
     check("gelu_tanh", in_place(gelu_tanh_in_place), |a, _| gelu(a), 3e-6, 2e-6);
     check("gelu_erf", in_place(gelu_erf_in_place), |a, _| a * normal(a), 2e-5, 1e-30);
     check("sigmoid", in_place(sigmoid), |a, _| logistic(a), 3e-6, 0.0);
+    check("silu", in_place(silu_in_place), |a, _| a * logistic(a), 3e-6, 0.0);
+    let gated = |cpu: Cpu, a: &[f32], b: &[f32], out: &mut [f32]| {
+        out.copy_from_slice(a);
+        mul_sigmoid(cpu, out, b);
+    };
+    check("mul_sigmoid", gated, |a, b| a * logistic(b), 3e-6, 0.0);
     check("soft_cap", in_place(|cpu, x| soft_cap(cpu, x, 5.0)), |a, _| 5.0 * (a / 5.0).tanh(), 1e-6, 1e-6);
     let oss = |a: f64, b: f64| (b.clamp(-7.0, 7.0) + 1.0) * a.min(7.0) * logistic(f64::from(1.702f32) * a.min(7.0));
     check("clamped_swiglu", |cpu, a, b, out| clamped_swiglu(cpu, a, b, 1.702, 7.0, out), oss, 3e-6, 0.0);

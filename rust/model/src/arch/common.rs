@@ -2,8 +2,8 @@
 use super::Header;
 use crate::ModelError;
 use crate::config::{
-    Activation, AttentionConfig, Config, ExpertsConfig, FeedForwardConfig, Gating, LayerConfig, NormConfig, NormKind, NormNames, Pairing,
-    QkNorm, RopeConfig, RopeScaling, Wiring,
+    Activation, AttentionConfig, Config, ExpertsConfig, FeedForwardConfig, Gating, LayerConfig, Mixer, NormConfig, NormKind, NormNames,
+    Pairing, QkNorm, RopeConfig, RopeScaling, Wiring,
 };
 use crate::error::{invalid, quoted};
 use fastllm_kernels::attention::MAX_HEAD;
@@ -25,7 +25,7 @@ impl Header<'_> {
         feed_forward: FeedForwardConfig,
     ) -> Result<Config, ModelError> {
         let keys = &self.keys;
-        let layer = LayerConfig { wiring: Wiring::Sequential, norms: NormNames::PRE, attention, feed_forward };
+        let layer = LayerConfig { wiring: Wiring::Sequential, norms: NormNames::PRE, mixer: Mixer::Attention(attention), feed_forward };
         Ok(Config {
             architecture: keys.arch.to_owned(),
             vocab_size: self.tensors.rows("token_embd.weight")?,
@@ -91,6 +91,7 @@ impl Header<'_> {
             rope: Some(0),
             sinks: false,
             qk_norm: QkNorm::None,
+            gated: false,
             latent: None,
         })
     }

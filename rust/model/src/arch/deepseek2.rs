@@ -50,6 +50,7 @@ fn attention(header: &Header) -> Result<(AttentionConfig, usize), ModelError> {
         rope: Some(0),
         sinks: false,
         qk_norm: QkNorm::None,
+        gated: false,
         latent: Some(latent),
     };
     Ok((attention, rope))

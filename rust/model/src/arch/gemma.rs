@@ -1,7 +1,7 @@
 //! Gemma 1 to 3: "gemma", "gemma2", "gemma3". Embeddings are multiplied by the root of the width; norms are stored with 1 added.
 use super::Header;
 use crate::ModelError;
-use crate::config::{Activation, AttentionConfig, Config, NormNames, Pairing, QkNorm, RopeScaling};
+use crate::config::{Activation, AttentionConfig, Config, Mixer, NormNames, Pairing, QkNorm, RopeScaling};
 
 pub fn gemma(header: &Header) -> Result<Config, ModelError> {
     let attention = header.attention()?;
@@ -13,13 +13,13 @@ pub fn gemma2(header: &Header) -> Result<Config, ModelError> {
     let mut attention = header.attention()?;
     attention.softcap = Some(header.keys.positive("attn_logit_softcapping")?.unwrap_or(50.0));
     attention.scale = scale(header, &attention, 46)?;
-    let mut config = decoder(header, attention)?;
+    let mut config = decoder(header, attention.clone())?;
     config.logit_softcap = Some(header.keys.positive("final_logit_softcapping")?.unwrap_or(30.0));
     let window = header.window()?;
     for (i, layer) in config.layers.iter_mut().enumerate() {
         layer.norms = SANDWICH;
         if i % 2 == 0 {
-            layer.attention.window = window;
+            layer.mixer = Mixer::Attention(AttentionConfig { window, ..attention.clone() });
         }
     }
     Ok(config)
@@ -30,7 +30,7 @@ pub fn gemma3(header: &Header) -> Result<Config, ModelError> {
     let mut attention = header.attention()?;
     attention.qk_norm = QkNorm::Head;
     attention.scale = scale(header, &attention, 62)?;
-    let mut config = decoder(header, attention)?;
+    let mut config = decoder(header, attention.clone())?;
     config.logit_softcap = header.keys.positive("final_logit_softcapping")?;
     let mut local = config.ropes[0].clone();
     local.base = header.keys.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
@@ -40,8 +40,7 @@ pub fn gemma3(header: &Header) -> Result<Config, ModelError> {
     for (i, layer) in config.layers.iter_mut().enumerate() {
         layer.norms = SANDWICH;
         if (i + 1) % 6 != 0 {
-            layer.attention.window = window;
-            layer.attention.rope = Some(1);
+            layer.mixer = Mixer::Attention(AttentionConfig { window, rope: Some(1), ..attention.clone() });
         }
     }
     Ok(config)

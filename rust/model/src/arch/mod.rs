@@ -12,6 +12,7 @@ mod llama;
 mod olmo2;
 mod phi3;
 mod qwen;
+mod qwen3next;
 
 use crate::ModelError;
 use crate::config::Config;
@@ -41,6 +42,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("qwen2moe", qwen::qwen2moe),
     ("qwen3", qwen::qwen3),
     ("qwen3moe", qwen::qwen3moe),
+    ("qwen3next", qwen3next::config),
 ];
 
 /// What a family reads.
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn an_unknown_architecture_is_told_its_neighbours() {
-        assert!(unknown("qwen4").contains("near to it are: qwen2, qwen2moe, qwen3, qwen3moe;"), "{}", unknown("qwen4"));
+        assert!(unknown("qwen4").contains("near to it are: qwen2, qwen2moe, qwen3, qwen3moe, qwen3next;"), "{}", unknown("qwen4"));
         assert!(unknown("lama").contains("near to it are: llama;"), "{}", unknown("lama"));
         assert!(!unknown("mamba").contains("near to it"), "{}", unknown("mamba"));
         assert!(unknown(&"x".repeat(1000)).len() < 300);

@@ -1,14 +1,16 @@
 //! Queries, keys and values from a projection each.
+use super::QueryLayout;
 use crate::ModelError;
 use crate::config::{AttentionConfig, NormConfig, NormKind, QkNorm};
 use crate::transformer::{Pass, add_bias, for_rows};
 use crate::weights::{Heads, Loaded, Norm};
+use fastllm_kernels::elementwise::mul_sigmoid;
 use fastllm_kernels::linear::Product;
 use fastllm_kernels::rms_norm::{layer_norm, rms_norm_in_place};
 use fastllm_simd::Cpu;
 
-/// From `scratch.normed` to `scratch.q`, `scratch.k` and `scratch.v`, normalised and rotated.
-pub fn project(pass: &mut Pass<'_>, heads: &Heads<Loaded>, config: &AttentionConfig) -> Result<(), ModelError> {
+/// From `scratch.normed` to `scratch.q`, `scratch.k` and `scratch.v`, normalised and rotated. A gate follows the query of its head.
+pub fn project(pass: &mut Pass<'_>, heads: &Heads<Loaded>, config: &AttentionConfig) -> Result<QueryLayout, ModelError> {
     let tokens = pass.tokens;
     let s = &mut *pass.scratch;
     let (q, k, v) = (&heads.q.weight, &heads.k.weight, &heads.v.weight);
@@ -19,33 +21,50 @@ pub fn project(pass: &mut Pass<'_>, heads: &Heads<Loaded>, config: &AttentionCon
     let x = &s.activations;
     pass.worker.multiply(&[Product::new(q, x, &mut s.q), Product::new(k, x, &mut s.k), Product::new(v, x, &mut s.v)])?;
     let (cpu, pool, ropes, norms) = (pass.worker.cpu, pass.worker.pool, pass.ropes, pass.model.config.norm);
-    let parts = [(&mut s.q, &heads.q, &heads.q_norm, config.heads), (&mut s.k, &heads.k, &heads.k_norm, config.kv_heads)];
-    for (data, projection, norm, heads) in parts {
+    let dim_q = if config.gated { 2 * config.dim_k } else { config.dim_k };
+    let parts = [
+        (&mut s.q, &heads.q, &heads.q_norm, config.heads * dim_q, dim_q),
+        (&mut s.k, &heads.k, &heads.k_norm, config.kv_heads * config.dim_k, config.dim_k),
+    ];
+    for (data, projection, norm, width, head_dim) in parts {
         for_rows(pool, data, projection.weight.padded_rows(), |t, row| {
             add_bias(cpu, projection.bias.as_deref(), row);
-            let row = &mut row[..heads * config.dim_k];
+            let row = &mut row[..width];
             if let Some(norm) = norm {
-                normalise_heads(cpu, norms, norm, config, row);
+                normalise_heads(cpu, norms, norm, config, row, head_dim);
             }
             if let Some(kind) = config.rope {
-                ropes.rotate(cpu, kind, t, row, config.dim_k);
+                ropes.rotate(cpu, kind, t, row, head_dim);
             }
         });
     }
     if heads.v.bias.is_some() {
         for_rows(pool, &mut s.v, v.padded_rows(), |_, row| add_bias(cpu, heads.v.bias.as_deref(), row));
     }
-    Ok(())
+    Ok(QueryLayout { token: q.padded_rows(), head: dim_q })
 }
 
-/// The norm of queries or keys, in place.
-fn normalise_heads(cpu: Cpu, norms: NormConfig, norm: &Norm<Loaded>, config: &AttentionConfig, row: &mut [f32]) {
-    let width = match config.qk_norm {
-        QkNorm::Projection => row.len(),
-        QkNorm::None | QkNorm::Head | QkNorm::EachHead => config.dim_k,
+/// Multiplies `scratch.attended` with the sigmoids of the gates, which follow the queries.
+pub fn gate(pass: &mut Pass<'_>, config: &AttentionConfig, queries: QueryLayout) {
+    let (cpu, dim) = (pass.worker.cpu, config.dim_v);
+    let s = &mut *pass.scratch;
+    let q = &s.q;
+    for_rows(pass.worker.pool, &mut s.attended, (config.heads * dim).next_multiple_of(16), |t, row| {
+        for (head, out) in row.chunks_exact_mut(dim).take(config.heads).enumerate() {
+            mul_sigmoid(cpu, out, &q[t * queries.token + head * queries.head + config.dim_k..][..dim]);
+        }
+    });
+}
+
+/// The norm of queries or keys, in place; heads start every `stride` channels.
+fn normalise_heads(cpu: Cpu, norms: NormConfig, norm: &Norm<Loaded>, config: &AttentionConfig, row: &mut [f32], stride: usize) {
+    let (stride, width) = match config.qk_norm {
+        QkNorm::Projection => (row.len(), row.len()),
+        QkNorm::None | QkNorm::Head | QkNorm::EachHead => (stride, config.dim_k),
     };
     let weights = norm.weight.chunks_exact(width).cycle();
-    for (head, weight) in row.chunks_exact_mut(width).zip(weights) {
+    for (head, weight) in row.chunks_exact_mut(stride).zip(weights) {
+        let head = &mut head[..width];
         match norms.kind {
             NormKind::Rms => rms_norm_in_place(cpu, head, weight, norms.eps),
             NormKind::Layer => {

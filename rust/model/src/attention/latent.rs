@@ -79,7 +79,7 @@ pub fn values(pass: &mut Pass<'_>, latent: &Latent<Loaded>, config: &AttentionCo
     let from = &s.attended;
     let row = |head: usize, token: usize| &from[token * from_stride + head * dims.rank..][..dims.rank];
     multiply_heads(&pass.worker, &latent.v_b, &mut s.expert_activations, (config.heads, tokens), row, &mut s.gate, stride)?;
-    let out_stride = config.out().next_multiple_of(16);
+    let out_stride = (config.heads * dims.value).next_multiple_of(16);
     s.attended.resize(tokens * out_stride);
     let values = &s.gate;
     for_rows(pass.worker.pool, &mut s.attended, out_stride, |t, out| {

@@ -3,7 +3,8 @@ mod heads;
 mod latent;
 
 use crate::ModelError;
-use crate::config::AttentionConfig;
+use crate::config::{AttentionConfig, Mixer};
+use crate::delta_net;
 use crate::kv_cache::{KvCache, LayerPages};
 use crate::transformer::{Pass, Segment, Worker};
 use crate::weights::{self, Layer, Loaded};
@@ -25,27 +26,40 @@ struct QueryLayout {
 
 /// From `scratch.normed` to `scratch.attended`.
 pub fn forward(pass: &mut Pass<'_>, index: usize, layer: &Layer<Loaded>) -> Result<(), ModelError> {
-    let config = &pass.model.config.layers[index].attention;
     let pages = pass.kv.shape().layer(index);
-    let attention = Attention { layout: pages.layout, scale: config.scale, softcap: config.softcap, window: config.window };
-    let job = Job { attention: &attention, pages, config, sinks: layer.sinks.as_deref() };
-    match (&layer.attention, &config.latent) {
+    match (&layer.attention, &pass.model.config.layers[index].mixer, pages) {
+        (weights::Attention::DeltaNet(net), Mixer::DeltaNet(config), _) => delta_net::forward(pass, index, net, config),
+        (weights, Mixer::Attention(config), Some(pages)) => {
+            let attention = Attention { layout: pages.layout, scale: config.scale, softcap: config.softcap, window: config.window };
+            attend_to_cache(pass, weights, &Job { attention: &attention, pages, config, sinks: layer.sinks.as_deref() })
+        }
+        _ => unreachable!("weights and caches follow the configuration"),
+    }
+}
+
+fn attend_to_cache(pass: &mut Pass<'_>, weights: &weights::Attention<Loaded>, job: &Job<'_>) -> Result<(), ModelError> {
+    let &Job { config, pages, .. } = job;
+    match (weights, &config.latent) {
         (weights::Attention::Heads(heads), _) => {
-            heads::project(pass, heads, config)?;
+            let queries = heads::project(pass, heads, config)?;
             let s = &*pass.scratch;
             let (k_stride, v_stride) = (heads.k.weight.padded_rows(), heads.v.weight.padded_rows());
             write(pass.kv, &pass.worker, pass.segments, pages, (&s.k, k_stride), (&s.v, v_stride));
-            operate(pass, &job, QueryLayout { token: heads.q.weight.padded_rows(), head: config.dim_k })
+            operate(pass, job, queries)?;
+            if config.gated {
+                heads::gate(pass, config, queries);
+            }
+            Ok(())
         }
         (weights::Attention::Latent(latent), Some(dims)) => {
             let queries = latent::project(pass, latent, config, dims)?;
             let (k, stride) = (&pass.scratch.k, latent.kv_a.padded_rows());
             // The first channels of a key are the value.
             write(pass.kv, &pass.worker, pass.segments, pages, (k, stride), (k, stride));
-            operate(pass, &job, queries)?;
+            operate(pass, job, queries)?;
             latent::values(pass, latent, config, dims)
         }
-        (weights::Attention::Latent(_), None) => unreachable!("weights are declared by the configuration"),
+        _ => unreachable!("weights follow the configuration"),
     }
 }
 

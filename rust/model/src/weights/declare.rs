@@ -1,7 +1,9 @@
 //! The weights that a configuration asks for, by their usual names.
-use super::{Attention, Declared, Experts, FeedForward, Heads, Latent, Layer, Mlp, Norm, Projection, Shared, Tensors, Weights};
+use super::{Attention, Declared, DeltaNet, Experts, FeedForward, Heads, Latent, Layer, Mlp, Norm, Projection, Shared, Tensors, Weights};
 use crate::ModelError;
-use crate::config::{AttentionConfig, Config, ExpertsConfig, FeedForwardConfig, LatentConfig, LayerConfig, QkNorm, RopeScaling};
+use crate::config::{
+    AttentionConfig, Config, DeltaNetConfig, ExpertsConfig, FeedForwardConfig, LatentConfig, LayerConfig, Mixer, QkNorm, RopeScaling,
+};
 
 impl Tensors<'_> {
     /// The weights of a decoder.
@@ -22,17 +24,23 @@ impl Tensors<'_> {
 
     fn layer(self, i: usize, config: &LayerConfig, model: &Config) -> Result<Layer<Declared>, ModelError> {
         let hidden = model.hidden;
-        let (a, norms) = (&config.attention, &config.norms);
+        let norms = &config.norms;
         let name = |part: &str| format!("blk.{i}.{part}");
         let norm = |of: Option<&str>| of.map(|part| self.norm(&name(part), hidden)).transpose();
         Ok(Layer {
             attention_norm: norm(norms.attention)?,
-            attention: match &a.latent {
-                Some(latent) => Attention::Latent(self.latent(&name, a, latent, hidden)?),
-                None => Attention::Heads(self.heads(&name, a, hidden)?),
+            attention: match &config.mixer {
+                Mixer::DeltaNet(d) => Attention::DeltaNet(self.delta_net(&name, d, hidden)?),
+                Mixer::Attention(a @ AttentionConfig { latent: Some(latent), .. }) => {
+                    Attention::Latent(self.latent(&name, a, latent, hidden)?)
+                }
+                Mixer::Attention(a) => Attention::Heads(self.heads(&name, a, hidden)?),
             },
-            sinks: a.sinks.then(|| self.vector(&name("attn_sinks.weight"), a.heads)).transpose()?,
-            o: self.projection(&name("attn_output"), hidden, a.out())?,
+            sinks: config.attention().filter(|a| a.sinks).map(|a| self.vector(&name("attn_sinks.weight"), a.heads)).transpose()?,
+            o: match &config.mixer {
+                Mixer::Attention(_) => self.projection(&name("attn_output"), hidden, config.mixer.out())?,
+                Mixer::DeltaNet(_) => self.projection(&name("ssm_out"), hidden, config.mixer.out())?,
+            },
             post_attention_norm: norm(norms.post_attention)?,
             feed_forward_norm: norm(norms.feed_forward)?,
             feed_forward: match config.feed_forward {
@@ -45,7 +53,7 @@ impl Tensors<'_> {
 
     /// Queries, keys and values in a tensor each or one after the other in `attn_qkv`.
     fn heads(self, name: &dyn Fn(&str) -> String, a: &AttentionConfig, hidden: usize) -> Result<Heads<Declared>, ModelError> {
-        let (q, k, v) = (a.heads * a.dim_k, a.kv_heads * a.dim_k, a.kv_heads * a.dim_v);
+        let (q, k, v) = (a.heads * a.dim_k * if a.gated { 2 } else { 1 }, a.kv_heads * a.dim_k, a.kv_heads * a.dim_v);
         let fused = name("attn_qkv");
         let [q, k, v] = if self.has(&format!("{fused}.weight")) {
             let part = |first, rows| self.projection_of(&fused, q + k + v, first..first + rows, hidden);
@@ -94,6 +102,18 @@ impl Tensors<'_> {
         let (kv_a, kv_a_norm) =
             (self.matrix(&name("attn_kv_a_mqa.weight"), rank + rope, hidden)?, self.norm(&name("attn_kv_a_norm"), rank)?);
         Ok(Latent { q_a, q_b, kv_a, kv_a_norm, k_b, v_b })
+    }
+
+    fn delta_net(self, name: &dyn Fn(&str) -> String, d: &DeltaNetConfig, hidden: usize) -> Result<DeltaNet<Declared>, ModelError> {
+        Ok(DeltaNet {
+            qkv: self.matrix(&name("attn_qkv.weight"), d.channels(), hidden)?,
+            gate: self.matrix(&name("attn_gate.weight"), d.heads * d.dim_v, hidden)?,
+            beta_decay: self.matrix(&name("ssm_ba.weight"), 2 * d.heads, hidden)?,
+            convolution: self.vectors(&name("ssm_conv1d.weight"), d.kernel, d.channels())?,
+            decay: self.vector(&name("ssm_a"), d.heads)?,
+            time_step: self.vector(&name("ssm_dt.bias"), d.heads)?,
+            norm: self.norm(&name("ssm_norm"), d.dim_v)?,
+        })
     }
 
     /// `ffn_{gate,up,down}{suffix}`; gate and up may be one after the other in `ffn_up`.

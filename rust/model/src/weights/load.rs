@@ -1,6 +1,7 @@
 //! From declared weights to loaded ones.
 use super::{
-    Attention, Declared, Experts, FeedForward, Heads, Latent, Layer, Loaded, MatrixInfo, Mlp, Norm, Projection, Shared, VectorInfo, Weights,
+    Attention, Declared, DeltaNet, Experts, FeedForward, Heads, Latent, Layer, Loaded, MatrixInfo, Mlp, Norm, Projection, Shared,
+    VectorInfo, Weights,
 };
 use crate::ModelError;
 use fastllm_kernels::linear::Linear;
@@ -86,6 +87,7 @@ loads! {
     Projection { weight, bias }
     Heads { q, k, v, q_norm, k_norm }
     Latent { q_a, q_b, kv_a, kv_a_norm, k_b, v_b }
+    DeltaNet { qkv, gate, beta_decay, convolution, decay, time_step, norm }
     Mlp { gate, up, down }
     Shared { mlp, gate }
     Layer { attention_norm, attention, sinks, o, post_attention_norm, feed_forward_norm, feed_forward, post_feed_forward_norm }
@@ -97,6 +99,7 @@ impl Loads for Attention<Declared> {
         Ok(match self {
             Attention::Heads(x) => Attention::Heads(x.load(load)?),
             Attention::Latent(x) => Attention::Latent(x.load(load)?),
+            Attention::DeltaNet(x) => Attention::DeltaNet(x.load(load)?),
         })
     }
 }

@@ -103,7 +103,7 @@ pub struct Layer<S: Stage> {
     pub attention: Attention<S>,
     /// A logit per head, `[heads]`.
     pub sinks: Option<S::Vector>,
-    /// `[hidden, heads * value]`.
+    /// `[hidden, channels that come out]`.
     pub o: Projection<S>,
     /// On the output of attention.
     pub post_attention_norm: Option<Norm<S>>,
@@ -131,12 +131,14 @@ pub enum Attention<S: Stage> {
     Heads(Heads<S>),
     /// Multi-head latent attention.
     Latent(Latent<S>),
+    /// No attention at all, but a recurrence.
+    DeltaNet(DeltaNet<S>),
 }
 
 /// Projections to the heads.
 #[derive(Debug)]
 pub struct Heads<S: Stage> {
-    /// `[heads * dim_k, hidden]`.
+    /// `[heads * dim_k, hidden]`; twice that with gates.
     pub q: Projection<S>,
     /// `[kv_heads * dim_k, hidden]`.
     pub k: Projection<S>,
@@ -163,6 +165,25 @@ pub struct Latent<S: Stage> {
     pub k_b: S::Matrix,
     /// Heads times `[value, rank]`.
     pub v_b: S::Matrix,
+}
+
+/// A gated delta net; see [`crate::config::DeltaNetConfig`].
+#[derive(Debug)]
+pub struct DeltaNet<S: Stage> {
+    /// Queries, keys and values: `[channels, hidden]`.
+    pub qkv: S::Matrix,
+    /// `[heads * dim_v, hidden]`: multiplies the output, after SiLU.
+    pub gate: S::Matrix,
+    /// `[2 * heads, hidden]`: for each key head, `beta` of its value heads, then what `decay` is made of.
+    pub beta_decay: S::Matrix,
+    /// `[channels, kernel]`.
+    pub convolution: S::Vector,
+    /// `[heads]`: multiplies the time step, below 0.
+    pub decay: S::Vector,
+    /// `[heads]`: added to the time step.
+    pub time_step: S::Vector,
+    /// `[dim_v]`.
+    pub norm: Norm<S>,
 }
 
 /// A matrix and perhaps a bias.
@@ -256,6 +277,7 @@ impl<S: Stage> Layer<S> {
                 all.extend([&l.q_b, &l.kv_a, &l.k_b, &l.v_b]);
                 all.extend(l.q_a.as_ref().map(|q| &q.0));
             }
+            Attention::DeltaNet(d) => all.extend([&d.qkv, &d.gate, &d.beta_decay]),
         }
         let mut experts = Vec::new();
         match &self.feed_forward {

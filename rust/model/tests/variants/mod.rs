@@ -13,6 +13,13 @@ pub fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/golden")
 }
 
+/// All models that ship with the project.
+pub fn models() -> Vec<(String, Parts)> {
+    let mut names: Vec<String> = std::fs::read_dir(shipped()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), Parts::of(&name))).collect()
+}
+
 /// A tensor.
 #[derive(Clone)]
 pub struct Tensor {
