@@ -326,9 +326,10 @@ impl Scratch {
     }
 }
 
-/// Bytes of unpacked codes that a task works on at most: a part of a usual L2 cache, and half of that of CPUs with matrix tiles.
+/// Bytes of unpacked codes that a task works on at most: a part of a usual L2 cache.
 const UNPACKED: usize = 256 << 10;
-const UNPACKED_TILED: usize = 1 << 20;
+/// The same for CPUs with matrix tiles: the most that a thread keeps on any CPU.
+pub const UNPACKED_TILED: usize = 1 << 20;
 /// Bytes of all threads' buffers of file rows while weights are packed.
 const READ_BUFFERS: usize = 16 << 20;
 /// Least bytes of packed weights of a task, so that claiming it costs nothing.

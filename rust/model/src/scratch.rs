@@ -4,6 +4,7 @@ use crate::weights::{Declared, Weights};
 use fastllm_kernels::activation::Activations;
 use fastllm_kernels::attention::{Queries, State, Workspace};
 use fastllm_kernels::buffer::{AlignedVec, OutOfMemory};
+use fastllm_kernels::linear::UNPACKED_TILED;
 use fastllm_simd::ROWS;
 use std::sync::Mutex;
 
@@ -104,15 +105,12 @@ impl Scratch {
             floats.saturating_mul(size_of::<f32>()),
             Activations::bytes(tokens, w.quantized, w.dense),
             Activations::bytes(assigned, w.quantized, w.dense),
-            threads.saturating_mul(size_of::<Workspace>() + UNPACKED),
+            threads.saturating_mul(size_of::<Workspace>() + UNPACKED_TILED),
         ]
         .into_iter()
         .fold(0, usize::saturating_add)
     }
 }
-
-/// Unpacked weights of a thread.
-const UNPACKED: usize = 256 << 10;
 
 /// Floats of a token in each buffer.
 #[derive(Clone, Copy, Debug, Default)]
