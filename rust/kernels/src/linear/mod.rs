@@ -23,6 +23,7 @@ pub struct Linear {
     /// One for each matrix, unless they are all 1.
     factors: Vec<f32>,
 }
+
 impl Linear {
     /// Bytes in memory of `matrices` matrices of `rows` x `cols`, if that is a number.
     pub fn bytes_for(kind: WeightType, rows: usize, cols: usize, matrices: usize) -> Option<usize> {
@@ -31,6 +32,7 @@ impl Linear {
         cols.checked_mul(128)?;
         panels.checked_mul(kind.panel_bytes(cols))
     }
+
     /// The same matrices, each times a float of its own: products are multiplied by it, in f32.
     ///
     /// # Panics
