@@ -12,8 +12,6 @@ pub const SUPER: usize = 256;
 const GROUPS: usize = SUPER / 32;
 /// Tokens of a wide tile.
 pub const WIDE: usize = 16;
-/// Tokens of a narrow tile.
-pub const NARROW: usize = 4;
 
 /// 256 columns of one token.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -43,7 +41,7 @@ pub struct Block {
 pub struct Tile {
     /// First token.
     pub first: usize,
-    /// Tokens stored: 1, [`NARROW`] or [`WIDE`].
+    /// Tokens stored: 1, 4, 8 or [`WIDE`].
     pub width: usize,
     /// Tokens that exist; the others are zero.
     pub tokens: usize,
@@ -73,16 +71,22 @@ pub fn dense_cols(cols: usize) -> usize {
     cols.next_multiple_of(2)
 }
 
+/// The tile for the next of `left` tokens.
+fn width(left: usize) -> usize {
+    match left {
+        0 | 1 => left,
+        2..=4 => 4,
+        5..=12 => 8,
+        _ => WIDE,
+    }
+}
+
 fn tiles(tokens: usize, out: &mut Vec<Tile>) {
     out.clear();
     let mut first = 0;
     while first < tokens {
         let left = tokens - first;
-        let width = match left {
-            1 => 1,
-            2..=12 => NARROW,
-            _ => WIDE,
-        };
+        let width = width(left);
         out.push(Tile { first, width, tokens: left.min(width) });
         first += width;
     }
@@ -91,12 +95,8 @@ fn tiles(tokens: usize, out: &mut Vec<Tile>) {
 /// Tokens stored for `tokens` tokens: those of whole tiles.
 fn stored(tokens: usize) -> usize {
     let (whole, rest) = (tokens / WIDE * WIDE, tokens % WIDE);
-    whole
-        + match rest {
-            0 | 1 => rest,
-            2..=12 => rest.next_multiple_of(NARROW),
-            _ => WIDE,
-        }
+    let first = width(rest);
+    whole + first + width(rest.saturating_sub(first))
 }
 
 impl Activations {

@@ -13,18 +13,29 @@ trait Dots<F: Format, const N: usize> {
     fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N];
 }
 
-/// Dot products of codes that are unpacked on the way; `first` is the superblock's first group in the panel.
-struct Packed<'a> {
+/// Dot products of codes that are unpacked on the way, from a panel that streams from memory; `first` is the superblock's first group in
+/// the panel.
+struct Streamed<'a> {
     panel: &'a [u8],
     first: usize,
 }
 
-impl<F: Format, const N: usize> Dots<F, N> for Packed<'_> {
+impl<F: Format, const N: usize> Dots<F, N> for Streamed<'_> {
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N] {
         if row == 0 {
             prefetch::<F, I>(isa, self.panel, self.first + at);
         }
+        group_dot::<F, I, N>(isa, block, row, group, &F::codes(isa, block, row, group), x, at)
+    }
+}
+
+/// Dot products of codes that are unpacked on the way, from the caches.
+struct Cached;
+
+impl<F: Format, const N: usize> Dots<F, N> for Cached {
+    #[inline(always)]
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N] {
         group_dot::<F, I, N>(isa, block, row, group, &F::codes(isa, block, row, group), x, at)
     }
 }
@@ -118,38 +129,111 @@ fn superblock<F: Format, I: Isa, D: Dots<F, N>, const N: usize>(
     part
 }
 
-/// Products of a packed panel with the `N` tokens of a tile.
+/// Products of a panel, as it streams from memory, with `N` tokens of a tile of `W`, from token `first` of the tile on.
 ///
 /// # Panics
 /// If the tile has fewer tokens or columns.
 #[inline(always)]
-pub fn narrow<F: Format, I: Isa, const N: usize>(isa: I, panel: &[F::Block], x: &[Block]) -> [[f32; ROWS]; N] {
-    let x = x.as_chunks::<N>().0;
+pub fn narrow<F: Format, I: Isa, const W: usize, const N: usize>(
+    isa: I,
+    panel: &[F::Block],
+    x: &[Block],
+    first: usize,
+) -> [[f32; ROWS]; N] {
+    let x = x.as_chunks::<W>().0;
     let stream: &[u8] = bytemuck::cast_slice(panel);
-    sum_superblocks::<F, I, N>(
-        isa,
-        panel,
-        #[inline(always)]
-        |s, blocks, row| superblock::<F, I, _, N>(isa, blocks, row, &x[s], &Packed { panel: stream, first: s * SUPER / GROUP }),
-    )
-}
-
-/// Products of a panel, whose codes are unpacked, with `N` of the tokens of a wide tile, from token `first` of the tile on.
-///
-/// # Panics
-/// If the tile has fewer tokens or columns.
-#[inline(always)]
-pub fn wide<F: Format, I: Isa, const N: usize>(isa: I, panel: &[F::Block], codes: &[Bytes], x: &[Block], first: usize) -> [[f32; ROWS]; N] {
-    let x = x.as_chunks::<WIDE>().0;
     sum_superblocks::<F, I, N>(
         isa,
         panel,
         #[inline(always)]
         |s, blocks, row| {
             let x: &[Block; N] = x[s][first..].first_chunk().expect("a tile holds N tokens from `first` on");
-            superblock::<F, I, _, N>(isa, blocks, row, x, &Unpacked(&codes[s * SUPER / GROUP..]))
+            superblock::<F, I, _, N>(isa, blocks, row, x, &Streamed { panel: stream, first: s * SUPER / GROUP })
         },
     )
+}
+
+/// Products of panels with the tokens of a wide tile, `N` at a time. `codes` are the unpacked ones of a [`Format::UNPACK`].
+///
+/// # Panics
+/// If the tile has fewer tokens or columns, or `y` fewer panels.
+#[inline(always)]
+pub fn wide<F: Format, I: Isa, const N: usize>(isa: I, panels: Panels<'_, F>, codes: &[Bytes], x: &[Block], y: &mut [TileSums]) {
+    take_turns::<F>(
+        panels,
+        x,
+        y,
+        #[inline(always)]
+        |blocks, group, x, y| {
+            for first in (0..WIDE).step_by(N) {
+                let x: &[Block; N] = x[first..].first_chunk().expect("a part of a wide tile");
+                for row in (0..ROWS).step_by(I::LANES) {
+                    let part = if F::UNPACK {
+                        superblock::<F, I, _, N>(isa, blocks, row, x, &Unpacked(&codes[group..]))
+                    } else {
+                        superblock::<F, I, _, N>(isa, blocks, row, x, &Cached)
+                    };
+                    add_to(isa, &part, &mut y[first..], row);
+                }
+            }
+        },
+    );
+}
+
+/// Panels of the same number of blocks, one after the other.
+#[derive(Clone, Copy)]
+pub struct Panels<'a, F: Format> {
+    blocks: &'a [F::Block],
+    /// Blocks of a panel.
+    len: usize,
+}
+
+impl<'a, F: Format> Panels<'a, F> {
+    /// Panels of `cols` columns; `bytes` are theirs.
+    #[inline(always)]
+    pub fn new(bytes: &'a [u8], cols: usize) -> Self {
+        Panels { blocks: bytemuck::cast_slice(bytes), len: cols / F::COLS }
+    }
+
+    /// Panel `p`.
+    #[inline(always)]
+    pub fn panel(self, p: usize) -> &'a [F::Block] {
+        &self.blocks[p * self.len..][..self.len]
+    }
+
+    /// 32-column groups of a panel.
+    pub fn groups(self) -> usize {
+        self.len * F::COLS / GROUP
+    }
+}
+
+/// Calls `part(blocks, group, x, y)` for every superblock and panel: its blocks, its first group among those of all panels, the
+/// activations of the superblock, and the panel's sums to add to. The panels take turns at every superblock, so that its activations
+/// stay in the first cache. The sums of a panel are added up in the order of the columns.
+#[inline(always)]
+fn take_turns<F: Format>(
+    panels: Panels<'_, F>,
+    x: &[Block],
+    y: &mut [TileSums],
+    mut part: impl FnMut(&[F::Block], usize, &[Block; WIDE], &mut TileSums),
+) {
+    y.fill([[0.0; ROWS]; WIDE]);
+    for (s, x) in x.as_chunks::<WIDE>().0.iter().enumerate() {
+        let first = s * SUPER / F::COLS;
+        let count = (panels.len - first).min(SUPER / F::COLS);
+        for (p, y) in y.iter_mut().enumerate() {
+            part(&panels.panel(p)[first..][..count], p * panels.groups() + s * SUPER / GROUP, x, y);
+        }
+    }
+}
+
+/// Adds the products of some tokens with the rows from `row` on.
+#[inline(always)]
+fn add_to<I: Isa, const N: usize>(isa: I, part: &[I::F32; N], y: &mut [[f32; ROWS]], row: usize) {
+    for t in 0..N {
+        let y = &mut y[t][row..];
+        isa.store(isa.add(isa.load(y), part[t]), y);
+    }
 }
 
 /// Adds up superblocks in their order, which depends on nothing but the number of columns.
@@ -187,43 +271,31 @@ pub fn tile_columns<F: Format>() -> usize {
 /// Sums of the products of a panel with the tokens of a wide tile: `[token][row]`.
 pub type TileSums = [[f32; ROWS]; WIDE];
 
-/// Products of panels, `len` blocks and `groups` groups each, whose codes are unpacked as signed bytes, with the tokens of a wide tile.
-/// `tiles` are configured for [`tile_columns`]. The panels take turns at every superblock, so that its activations stay in the first
-/// cache.
+/// Products of panels, whose codes are unpacked as signed bytes, with the tokens of a wide tile. `tiles` are configured for
+/// [`tile_columns`].
 ///
 /// # Panics
 /// If the tile has fewer tokens or columns, or `y` fewer panels.
 #[inline(always)]
-pub fn tiled<F: Format, I: Isa>(
-    isa: I,
-    tiles: &Configured<'_>,
-    (panels, len): (&[F::Block], usize),
-    (codes, groups): (&[Bytes], usize),
-    x: &[Block],
-    y: &mut [TileSums],
-) {
+pub fn tiled<F: Format, I: Isa>(isa: I, tiles: &Configured<'_>, panels: Panels<'_, F>, codes: &[Bytes], x: &[Block], y: &mut [TileSums]) {
     const HALF: usize = WIDE / 2;
     let mut dots = [[[0; ROWS]; WIDE]; MAX_RUNS];
-    y.fill([[0.0; ROWS]; WIDE]);
-    for (s, x) in x.as_chunks::<WIDE>().0.iter().enumerate() {
-        let (first_block, first_group) = (s * SUPER / F::COLS, s * SUPER / GROUP);
-        let blocks = (len - first_block).min(SUPER / F::COLS);
-        for (p, y) in y.iter_mut().enumerate() {
-            let codes = &codes[p * groups + first_group..][..blocks * F::COLS / GROUP];
-            tile_dots::<F>(tiles, codes, x, &mut dots);
-            let blocks = &panels[p * len + first_block..][..blocks];
+    take_turns::<F>(
+        panels,
+        x,
+        y,
+        #[inline(always)]
+        |blocks, group, x, y| {
+            tile_dots::<F>(tiles, &codes[group..][..blocks.len() * F::COLS / GROUP], x, &mut dots);
             for first in [0, HALF] {
                 let x: &[Block; HALF] = x[first..].first_chunk().expect("half a tile");
                 for row in (0..ROWS).step_by(I::LANES) {
                     let part = superblock::<F, I, _, HALF>(isa, blocks, row, x, &Tiled { dots: &dots, first });
-                    for t in 0..HALF {
-                        let y = &mut y[first + t][row..];
-                        isa.store(isa.add(isa.load(y), part[t]), y);
-                    }
+                    add_to(isa, &part, &mut y[first..], row);
                 }
             }
-        }
-    }
+        },
+    );
 }
 
 /// The dot products of every run of a superblock.
@@ -324,7 +396,7 @@ fn subtract_mins<F: Format, I: Isa, const N: usize>(isa: I, block: &F::Block, ro
     for pair in 0..F::COLS / F::MIN_RUN / 2 {
         let mins = F::mins(isa, block, row, pair);
         for t in 0..N {
-            acc[t] = isa.dot_pair(acc[t], mins, if F::MIN_RUN == GROUP { x[t].min_sums[pair] } else { x[t].min_half_sums[pair] });
+            acc[t] = isa.dot_pair(acc[t], mins, if F::MIN_RUN == GROUP { &x[t].min_sums[pair] } else { &x[t].min_half_sums[pair] });
         }
     }
     let dmin = isa.mul(F::m(isa, block, row), isa.splat(-1.0));

@@ -130,7 +130,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Loads two unsigned integers of each row.
     fn load_pairs(self, src: &[u8; 2 * ROWS], row: usize) -> Self::Pairs;
     /// `acc + w[0] * x[0] + w[1] * x[1]` in every lane.
-    fn dot_pair(self, acc: Self::I32, w: Self::Pairs, x: [i16; 2]) -> Self::I32;
+    fn dot_pair(self, acc: Self::I32, w: Self::Pairs, x: &[i16; 2]) -> Self::I32;
 
     /// `sum_j (codes[j] - zero) . x[t][4j..4j + 4]` for every row and token; `sums[t]` is the sum of `x[t]`.
     fn dot<const N: usize>(self, codes: &[Self::U8], x: &[&[i8]; N], sums: &[i32; N], range: Range) -> [Self::I32; N];

@@ -76,7 +76,7 @@ impl Isa for Scalar {
     #[inline(always)] fn load_pairs(self, s: &[u8; 2 * ROWS], _: usize) -> [[i32; 2]; ROWS] {
         from_fn(|r| [i32::from(s[2 * r]), i32::from(s[2 * r + 1])])
     }
-    #[inline(always)] fn dot_pair(self, acc: [i32; ROWS], w: [[i32; 2]; ROWS], x: [i16; 2]) -> [i32; ROWS] {
+    #[inline(always)] fn dot_pair(self, acc: [i32; ROWS], w: [[i32; 2]; ROWS], x: &[i16; 2]) -> [i32; ROWS] {
         from_fn(|r| acc[r] + w[r][0] * i32::from(x[0]) + w[r][1] * i32::from(x[1]))
     }
 

@@ -88,6 +88,9 @@ pub trait Format: Copy + Send + Sync + 'static {
     const MIN_RUN: usize = 0;
     /// Whether a float is added to all weights of a row of a block.
     const OFFSET: bool = false;
+    /// Whether the codes are worth unpacking once for many tokens: not where masks and shifts give them, which cost next to nothing
+    /// beside the products and read half the bytes.
+    const UNPACK: bool = true;
     /// A block in memory.
     type Block: Pod + Send + Sync;
 

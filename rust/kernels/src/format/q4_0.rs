@@ -24,6 +24,7 @@ impl FileType for Q4_0 {
 impl Format for Q4_0 {
     const COLS: usize = 32;
     const RANGE: Range = Range { max: 15, zero: 8 };
+    const UNPACK: bool = false;
     type Block = Block;
 
     fn put(b: &mut Block, row: usize, x: &RowBlock) {

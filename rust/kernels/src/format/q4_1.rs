@@ -26,6 +26,7 @@ impl Format for Q4_1 {
     const COLS: usize = 32;
     const RANGE: Range = Range { max: 15, zero: 0 };
     const OFFSET: bool = true;
+    const UNPACK: bool = false;
     type Block = Block;
 
     fn put(b: &mut Block, row: usize, x: &RowBlock) {

@@ -36,6 +36,7 @@ impl Format for Q4K {
     const RANGE: Range = Range { max: 15, zero: 0 };
     const SCALE_RUN: usize = 32;
     const MIN_RUN: usize = 32;
+    const UNPACK: bool = false;
     type Block = Block;
 
     fn put(b: &mut Block, row: usize, x: &RowBlock) {

@@ -26,6 +26,7 @@ impl FileType for Q8_0 {
 impl Format for Q8_0 {
     const COLS: usize = 32;
     const RANGE: Range = Range { max: 255, zero: 128 };
+    const UNPACK: bool = false;
     type Block = Block;
 
     fn put(b: &mut Block, row: usize, x: &RowBlock) {

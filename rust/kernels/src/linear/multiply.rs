@@ -1,11 +1,11 @@
 //! Products of weights and activations, shared among threads.
 use super::Linear;
 use super::weight_type::WeightVisitor;
-use crate::activation::{Activations, NARROW, Tile, WIDE};
+use crate::activation::{Activations, Tile, WIDE};
 use crate::buffer::{AlignedVec, Columns};
 use crate::dense::{self, Element};
 use crate::format::{Bytes, FileType, Format, GROUP};
-use crate::matmul::{self, TileSums};
+use crate::matmul::{self, Panels, TileSums};
 use crate::pool::Pool;
 use fastllm_simd::tiles::Tiles;
 use fastllm_simd::{Cpu, Isa, Kernel, ROWS, TileKernel};
@@ -187,7 +187,12 @@ impl<E: Element> Kernel for DenseChunk<'_, '_, E> {
                 let panel = &panels[p * len..][..len];
                 match tile.width {
                     1 => chunk.store(p, tile.first, tile, &dense::tile::<E, I, 1, 1>(isa, panel, x, 0)),
-                    NARROW => chunk.store(p, tile.first, tile, &dense::tile::<E, I, NARROW, NARROW>(isa, panel, x, 0)),
+                    4 => chunk.store(p, tile.first, tile, &dense::tile::<E, I, 4, 4>(isa, panel, x, 0)),
+                    8 => {
+                        for first in [0, 4] {
+                            chunk.store(p, tile.first + first, tile, &dense::tile::<E, I, 8, 4>(isa, panel, x, first));
+                        }
+                    }
                     _ => {
                         for first in (0..WIDE).step_by(4) {
                             chunk.store(p, tile.first + first, tile, &dense::tile::<E, I, WIDE, 4>(isa, panel, x, first));
@@ -205,30 +210,46 @@ impl<F: Format> Kernel for QuantizedChunk<'_, '_, F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
-        let groups = self.unpack(isa, 0);
-        let chunk = &self.0;
-        let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
-        let len = chunk.cols / F::COLS;
+        // Tokens of a register tile: with two scales for a group, fewer fit.
+        let tokens = if F::SCALE_RUN == GROUP / 2 { 4 } else { I::TOKENS };
+        let wide = self.0.tiles.iter().any(|t| t.width == WIDE);
+        if wide && F::UNPACK {
+            self.unpack(isa, 0);
+        }
+        let chunk = &mut self.0;
+        let panels = Panels::<F>::new(chunk.panels, chunk.cols);
+        let Unpacked { codes, mut sums } = std::mem::take(chunk.unpacked);
+        if wide {
+            sums.resize(chunk.count, Default::default());
+        }
         for &tile in chunk.tiles {
             let x = chunk.x.quantized(tile);
+            if tile.width == WIDE {
+                if tokens == 8 {
+                    matmul::wide::<F, I, 8>(isa, panels, &codes, x, &mut sums);
+                } else {
+                    matmul::wide::<F, I, 4>(isa, panels, &codes, x, &mut sums);
+                }
+                for (p, sums) in sums.iter().enumerate() {
+                    chunk.store(p, tile.first, tile, sums);
+                }
+                continue;
+            }
             for p in 0..chunk.count {
-                let panel = &panels[p * len..][..len];
+                let panel = panels.panel(p);
                 match tile.width {
-                    1 => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, 1>(isa, panel, x)),
-                    NARROW => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, NARROW>(isa, panel, x)),
+                    1 => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, 1, 1>(isa, panel, x, 0)),
+                    4 => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, 4, 4>(isa, panel, x, 0)),
+                    _ if tokens == 8 => chunk.store(p, tile.first, tile, &matmul::narrow::<F, I, 8, 8>(isa, panel, x, 0)),
                     _ => {
-                        let codes = &chunk.unpacked.codes[p * groups..][..groups];
-                        for first in (0..WIDE).step_by(I::TOKENS) {
-                            if I::TOKENS == 8 {
-                                chunk.store(p, tile.first + first, tile, &matmul::wide::<F, I, 8>(isa, panel, codes, x, first));
-                            } else {
-                                chunk.store(p, tile.first + first, tile, &matmul::wide::<F, I, 4>(isa, panel, codes, x, first));
-                            }
+                        for first in [0, 4] {
+                            chunk.store(p, tile.first + first, tile, &matmul::narrow::<F, I, 8, 4>(isa, panel, x, first));
                         }
                     }
                 }
             }
         }
+        *chunk.unpacked = Unpacked { codes, sums };
     }
 }
 
@@ -236,37 +257,32 @@ impl<F: Format> Kernel for QuantizedChunk<'_, '_, F> {
 impl<F: Format> TileKernel for &mut QuantizedChunk<'_, '_, F> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I, tiles: Tiles) {
-        let groups = self.unpack(isa, F::RANGE.zero as u8);
+        self.unpack(isa, F::RANGE.zero as u8);
         let chunk = &mut self.0;
-        let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
-        let len = chunk.cols / F::COLS;
+        let panels = Panels::<F>::new(chunk.panels, chunk.cols);
         let configured = tiles.configure(matmul::tile_columns::<F>());
-        let mut sums = std::mem::take(&mut chunk.unpacked.sums);
+        let Unpacked { codes, mut sums } = std::mem::take(chunk.unpacked);
         sums.resize(chunk.count, Default::default());
         for &tile in chunk.tiles {
-            let x = chunk.x.quantized(tile);
-            matmul::tiled::<F, I>(isa, &configured, (panels, len), (&chunk.unpacked.codes, groups), x, &mut sums);
+            matmul::tiled::<F, I>(isa, &configured, panels, &codes, chunk.x.quantized(tile), &mut sums);
             for (p, sums) in sums.iter().enumerate() {
                 chunk.store(p, tile.first, tile, sums);
             }
         }
-        chunk.unpacked.sums = sums;
+        *chunk.unpacked = Unpacked { codes, sums };
     }
 }
 
 impl<F: Format> QuantizedChunk<'_, '_, F> {
-    /// Unpacks the codes, less `zero`, if there are wide tiles; returns the groups of a panel.
+    /// Unpacks the codes, less `zero`.
     #[inline(always)]
-    fn unpack<I: Isa>(&mut self, isa: I, zero: u8) -> usize {
+    fn unpack<I: Isa>(&mut self, isa: I, zero: u8) {
         let chunk = &mut self.0;
-        let panels: &[F::Block] = bytemuck::cast_slice(chunk.panels);
-        let (len, groups) = (chunk.cols / F::COLS, chunk.cols / GROUP);
-        if chunk.tiles.iter().any(|t| t.width == WIDE) {
-            chunk.unpacked.codes.resize(chunk.count * groups);
-            for p in 0..chunk.count {
-                matmul::unpack::<F, I>(isa, &panels[p * len..][..len], zero, &mut chunk.unpacked.codes[p * groups..][..groups]);
-            }
+        let panels = Panels::<F>::new(chunk.panels, chunk.cols);
+        let groups = panels.groups();
+        chunk.unpacked.codes.resize(chunk.count * groups);
+        for p in 0..chunk.count {
+            matmul::unpack::<F, I>(isa, panels.panel(p), zero, &mut chunk.unpacked.codes[p * groups..][..groups]);
         }
-        groups
     }
 }

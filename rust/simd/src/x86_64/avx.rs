@@ -227,7 +227,7 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
         }
     }
     #[inline(always)] fn load_pairs(self, s: &[u8; 2 * ROWS], row: usize) -> __m256i { unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(rows(s, row, 2).cast())) } }
-    #[inline(always)] fn dot_pair(self, acc: __m256i, w: __m256i, x: [i16; 2]) -> __m256i {
+    #[inline(always)] fn dot_pair(self, acc: __m256i, w: __m256i, x: &[i16; 2]) -> __m256i {
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(w, _mm256_set1_epi32(i32::from(x[0] as u16) | i32::from(x[1]) << 16))) }
     }
 
@@ -276,7 +276,7 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
                 let parts = if (range.zero + 1) / 2 * 127 * 4 * codes.len() as i32 <= 32767 { 2 } else { 4 };
                 for pair in 0..parts / 2 {
                     let (low, high) = ((range.zero + 2 * pair) / parts, (range.zero + 2 * pair + 1) / parts);
-                    acc[t] = self.dot_pair(acc[t], scale, [(-low * sums[t]) as i16, (-high * sums[t]) as i16]);
+                    acc[t] = self.dot_pair(acc[t], scale, &[(-low * sums[t]) as i16, (-high * sums[t]) as i16]);
                 }
             }
             acc[t] = dot_i16(acc[t], codes, x[t], range.max, scale);

@@ -118,8 +118,8 @@ impl Isa for Avx512Vnni {
         }
     }
     #[inline(always)] fn load_pairs(self, s: &[u8; 2 * ROWS], _: usize) -> __m512i { unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(s.as_ptr().cast())) } }
-    #[inline(always)] fn dot_pair(self, acc: __m512i, w: __m512i, x: [i16; 2]) -> __m512i {
-        unsafe { _mm512_dpwssd_epi32(acc, w, _mm512_set1_epi32(i32::from(x[0] as u16) | i32::from(x[1]) << 16)) }
+    #[inline(always)] fn dot_pair(self, acc: __m512i, w: __m512i, x: &[i16; 2]) -> __m512i {
+        unsafe { _mm512_dpwssd_epi32(acc, w, _mm512_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned())) }
     }
 
     #[inline(always)]
