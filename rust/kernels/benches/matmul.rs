@@ -183,7 +183,7 @@ fn main() {
                 print!("{rate:8.1}");
             }
             // The neighbours' load changes within minutes: the roof of the same moment counts.
-            let roof = if kind.form().quantized { integer_roof(cpu) } else { float_roof(cpu) };
+            let roof = if kind.form().dense { float_roof(cpu) } else { integer_roof(cpu) };
             println!("{:9.0}%", 100.0 * best / roof);
         }
     }

@@ -1,7 +1,10 @@
 //! Activations in the form that the matrix kernels read: tiles of tokens, interleaved block by block.
 //!
-//! For quantized weights a block is 256 columns of a token as 8-bit codes, with one f32 scale per 32 columns and with the sums that
-//! zero points, offsets and minima are multiplied by. For dense weights a tile holds plain floats, column by column.
+//! For quantized weights a block is 256 columns of a token as 8-bit codes, with a scale per 32 columns and with the sums that zero points,
+//! offsets and minima are multiplied by. For dense weights a tile holds plain floats, column by column.
+//!
+//! Weights with integer scales get scales that are a unit times 1, 2, 4 or 8, so that all 256 columns are added up as integers: a multiply
+//! less for 32 columns, the dearest thing beside the dot product itself. The other types get the best float for every 32 columns.
 use crate::buffer::{AlignedVec, OutOfMemory};
 use crate::pool::Pool;
 use bytemuck::{Pod, Zeroable};
@@ -12,6 +15,9 @@ pub const SUPER: usize = 256;
 const GROUPS: usize = SUPER / 32;
 /// Tokens of a wide tile.
 pub const WIDE: usize = 16;
+
+/// Largest exponent of a shifted scale. With it sums of 32 codes still fit 16 bits, and sums of products 31.
+const MAX_SHIFT: u32 = 3;
 
 /// 256 columns of one token.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -25,15 +31,17 @@ pub struct Block {
     pub sums: [i32; GROUPS],
     /// One scale per group.
     pub scale: [f32; GROUPS],
-    /// `scale * sum`.
+    /// Grouped form: `scale * sum`.
     pub scaled_sums: [f32; GROUPS],
-    /// `scaled_sums` as multiples of `min_unit`: what the minima of a K-quant are multiplied with.
+    /// Shifted form: `scale = unit * 2^shift`.
+    pub unit: f32,
+    /// Shifted form: see `unit`.
+    pub shift: [u32; GROUPS],
+    /// Shifted form: `sum << shift`, which the minima of a K-quant are multiplied by.
     pub min_sums: [[i16; 2]; GROUPS / 2],
     /// The same for halves of groups.
     pub min_half_sums: [[i16; 2]; GROUPS],
-    /// The unit of `min_sums` and `min_half_sums`.
-    pub min_unit: f32,
-    _pad: [u32; 11],
+    _pad: [u32; 3],
 }
 
 /// Tokens that a kernel takes at once.
@@ -50,10 +58,42 @@ pub struct Tile {
 /// Which forms of the activations are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forms {
-    /// 8-bit codes, for quantized weights.
-    pub quantized: bool,
+    /// 8-bit codes with a float for every 32 columns, for weights with float scales.
+    pub grouped: bool,
+    /// 8-bit codes with a float for 256 columns and a power of two for every 32, for weights with integer scales.
+    pub shifted: bool,
     /// Floats, for dense weights.
     pub dense: bool,
+}
+
+impl Forms {
+    /// What either wants.
+    #[must_use]
+    pub fn and(self, other: Forms) -> Forms {
+        Forms { grouped: self.grouped || other.grouped, shifted: self.shifted || other.shifted, dense: self.dense || other.dense }
+    }
+}
+
+/// Columns of the widest matrix that wants a form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FormCols {
+    /// Of [`Forms::grouped`].
+    pub grouped: usize,
+    /// Of [`Forms::shifted`].
+    pub shifted: usize,
+    /// Of [`Forms::dense`].
+    pub dense: usize,
+}
+
+impl FormCols {
+    /// Makes room for matrices of `cols` columns.
+    pub fn widen(&mut self, forms: Forms, cols: usize) {
+        for (widest, wanted) in [(&mut self.grouped, forms.grouped), (&mut self.shifted, forms.shifted), (&mut self.dense, forms.dense)] {
+            if wanted {
+                *widest = cols.max(*widest);
+            }
+        }
+    }
 }
 
 /// The activations of some tokens, ready to be multiplied with any weights of as many columns.
@@ -62,7 +102,8 @@ pub struct Activations {
     cols: usize,
     tiles: Vec<Tile>,
     forms: Forms,
-    quantized: AlignedVec<Block>,
+    grouped: AlignedVec<Block>,
+    shifted: AlignedVec<Block>,
     dense: AlignedVec<f32>,
 }
 
@@ -100,21 +141,21 @@ fn stored(tokens: usize) -> usize {
 }
 
 impl Activations {
-    /// Bytes of a form with `cols` columns of `tokens` tokens: the quantized one, and the dense one.
-    pub fn bytes(tokens: usize, quantized_cols: usize, dense_cols: usize) -> usize {
-        let quantized = quantized_cols.div_ceil(SUPER) * size_of::<Block>();
-        stored(tokens).saturating_mul(quantized + self::dense_cols(dense_cols) * size_of::<f32>())
+    /// Bytes of all forms of `tokens` tokens.
+    pub fn bytes(tokens: usize, cols: FormCols) -> usize {
+        let blocks = cols.grouped.div_ceil(SUPER) + cols.shifted.div_ceil(SUPER);
+        stored(tokens).saturating_mul(blocks * size_of::<Block>() + dense_cols(cols.dense) * size_of::<f32>())
     }
 
-    /// Makes room for `tokens` tokens of `quantized_cols` columns in the quantized form and of `dense_cols` in the dense one, so that
-    /// [`fill`](Self::fill) finds memory.
+    /// Makes room for `tokens` tokens of as many columns in every form, so that [`fill`](Self::fill) finds memory.
     ///
     /// # Errors
     /// If the memory cannot be had.
-    pub fn reserve(&mut self, tokens: usize, quantized_cols: usize, dense_cols: usize) -> Result<(), OutOfMemory> {
+    pub fn reserve(&mut self, tokens: usize, cols: FormCols) -> Result<(), OutOfMemory> {
         let stored = stored(tokens);
-        self.quantized.reserve(stored.saturating_mul(quantized_cols.div_ceil(SUPER)))?;
-        self.dense.reserve(stored.saturating_mul(self::dense_cols(dense_cols)))
+        self.grouped.reserve(stored.saturating_mul(cols.grouped.div_ceil(SUPER)))?;
+        self.shifted.reserve(stored.saturating_mul(cols.shifted.div_ceil(SUPER)))?;
+        self.dense.reserve(stored.saturating_mul(dense_cols(cols.dense)))
     }
 
     /// The tiles of the tokens.
@@ -137,11 +178,12 @@ impl Activations {
         self.forms
     }
 
-    /// The quantized form of a tile: `[block][token of the tile]`.
+    /// A quantized form of a tile: `[block][token of the tile]`.
     #[inline(always)]
-    pub(crate) fn quantized(&self, tile: Tile) -> &[Block] {
+    pub(crate) fn quantized(&self, tile: Tile, shifted: bool) -> &[Block] {
         let blocks = self.cols.div_ceil(SUPER);
-        &self.quantized[tile.first * blocks..][..tile.width * blocks]
+        let form = if shifted { &self.shifted } else { &self.grouped };
+        &form[tile.first * blocks..][..tile.width * blocks]
     }
 
     /// The dense form of a tile: `[column][token of the tile]`.
@@ -158,15 +200,18 @@ impl Activations {
         tiles(tokens, &mut self.tiles);
         let stored = self.tiles.last().map_or(0, |t| t.first + t.width);
         let row = &row;
-        if forms.quantized {
+        for (wanted, form, shifted) in [(forms.grouped, &mut self.grouped, false), (forms.shifted, &mut self.shifted, true)] {
+            if !wanted {
+                continue;
+            }
             let blocks = cols.div_ceil(SUPER);
-            self.quantized.resize(stored * blocks);
+            form.resize(stored * blocks);
             let tiles = &self.tiles;
-            let mut parts = split_tiles(&mut self.quantized, tiles, blocks);
+            let mut parts = split_tiles(form, tiles, blocks);
             pool.for_each_mut(&mut parts, |i, part| {
                 for t in 0..tiles[i].width {
                     let x = if t < tiles[i].tokens { row(tiles[i].first + t) } else { &[] };
-                    cpu.run(Quantize { x, width: tiles[i].width, out: &mut part[t..] });
+                    cpu.run(Quantize { x, width: tiles[i].width, shifted, out: &mut part[t..] });
                 }
             });
         }
@@ -202,6 +247,7 @@ fn split_tiles<'a, T>(mut all: &'a mut [T], tiles: &[Tile], per_token: usize) ->
 struct Quantize<'a> {
     x: &'a [f32],
     width: usize,
+    shifted: bool,
     out: &'a mut [Block],
 }
 
@@ -213,12 +259,12 @@ impl Kernel for Quantize<'_> {
         let mut b = 0;
         while b < self.out.len() {
             let block = &mut self.out[b];
-            if at + SUPER <= self.x.len() {
-                quantize(isa, &self.x[at..at + SUPER], block);
+            if let Some(x) = self.x.get(at..).and_then(|x| x.first_chunk()) {
+                quantize(isa, x, self.shifted, block);
             } else if at < self.x.len() {
                 let mut padded = [0.0; SUPER];
                 padded[..self.x.len() - at].copy_from_slice(&self.x[at..]);
-                quantize(isa, &padded, block);
+                quantize(isa, &padded, self.shifted, block);
             } else {
                 *block = Block::zeroed();
             }
@@ -228,52 +274,103 @@ impl Kernel for Quantize<'_> {
     }
 }
 
-/// One block. An input that is not finite makes the scale of its group NaN, so that it cannot pass unseen.
+/// One block. An input that is not finite makes the scales NaN, so that it cannot pass unseen.
 #[inline(always)]
-fn quantize<I: Isa>(isa: I, x: &[f32], out: &mut Block) {
-    let mut largest = 0f32;
+fn quantize<I: Isa>(isa: I, x: &[f32; SUPER], shifted: bool, out: &mut Block) {
+    let (largest, poison) = largest(isa, x);
+    if shifted {
+        (out.unit, out.shift) = shifted_scales(&largest);
+        for g in 0..GROUPS {
+            out.scale[g] = out.unit * (1 << out.shift[g]) as f32;
+        }
+    } else {
+        (out.unit, out.shift) = (0.0, [0; GROUPS]);
+        for g in 0..GROUPS {
+            out.scale[g] = largest[g] / 127.0;
+        }
+    }
     for g in 0..GROUPS {
-        let x = &x[32 * g..32 * g + 32];
-        let (mut most, mut poison) = (isa.splat(0.0), isa.splat(0.0));
-        for at in (0..32).step_by(I::LANES) {
-            let v = isa.load(&x[at..]);
-            most = isa.max(isa.abs(v), most);
-            poison = isa.fma(v, isa.splat(0.0), poison);
-        }
-        let mut lanes = [0.0; 16];
-        isa.store(poison, &mut lanes);
-        let mut bad = 0.0;
-        for lane in lanes {
-            bad += lane;
-        }
-        let step = isa.reduce_max(most) / 127.0;
-        let inverse = 1.0 / step;
+        let inverse = 1.0 / out.scale[g];
         let inverse = isa.splat(if inverse < f32::MAX { inverse } else { 0.0 });
         for at in (0..32).step_by(I::LANES) {
-            let scaled = isa.mul(isa.load(&x[at..]), inverse);
+            let scaled = isa.mul(isa.load(&x[32 * g + at..]), inverse);
             let clamped = isa.min(isa.max(scaled, isa.splat(-127.0)), isa.splat(127.0));
             isa.store_i8(clamped, &mut out.q[g][at..]);
         }
+    }
+    for g in 0..GROUPS {
         let mut halves = [0i32; 2];
         for i in 0..16 {
             halves[0] += i32::from(out.q[g][i]);
             halves[1] += i32::from(out.q[g][16 + i]);
         }
-        let step = step + bad;
         out.half_sums[g] = halves;
         out.sums[g] = halves[0] + halves[1];
-        out.scale[g] = step;
-        out.scaled_sums[g] = step * out.sums[g] as f32;
-        let most = halves[0].abs().max(halves[1].abs()).max(out.sums[g].abs());
-        largest = (step * most as f32).max(largest);
+        out.scale[g] += poison;
+        out.scaled_sums[g] = out.scale[g] * out.sums[g] as f32;
+        out.min_sums[g / 2][g % 2] = (out.sums[g] << out.shift[g]) as i16;
+        out.min_half_sums[g] = [(halves[0] << out.shift[g]) as i16, (halves[1] << out.shift[g]) as i16];
     }
-    out.min_unit = largest / 32767.0;
-    let inverse = 1.0 / out.min_unit;
-    let inverse = if inverse < f32::MAX { inverse } else { 0.0 };
+    out.unit += poison;
+}
+
+/// The largest size of each group, and 0, or NaN if an input is not finite.
+#[inline(always)]
+fn largest<I: Isa>(isa: I, x: &[f32; SUPER]) -> ([f32; GROUPS], f32) {
+    let mut largest = [0.0; GROUPS];
+    let mut poison = isa.splat(0.0);
     for g in 0..GROUPS {
-        let unit = out.scale[g] * inverse;
-        out.min_sums[g / 2][g % 2] = (unit * out.sums[g] as f32).round_ties_even() as i16;
-        out.min_half_sums[g] =
-            [(unit * out.half_sums[g][0] as f32).round_ties_even() as i16, (unit * out.half_sums[g][1] as f32).round_ties_even() as i16];
+        let mut most = isa.splat(0.0);
+        for at in (0..32).step_by(I::LANES) {
+            let v = isa.load(&x[32 * g + at..]);
+            most = isa.max(isa.abs(v), most);
+            poison = isa.fma(v, isa.splat(0.0), poison);
+        }
+        largest[g] = isa.reduce_max(most);
     }
+    let mut lanes = [0.0; 16];
+    isa.store(poison, &mut lanes);
+    let mut bad = 0.0;
+    for lane in lanes {
+        bad += lane;
+    }
+    (largest, bad)
+}
+
+/// The unit and the shift of each group with the least error, among four units of an octave: the error of a group grows with the square
+/// of its scale.
+#[inline(always)]
+fn shifted_scales(largest: &[f32; GROUPS]) -> (f32, [u32; GROUPS]) {
+    const MOST: f32 = (1 << MAX_SHIFT) as f32;
+    /// Powers of 2^(1/4).
+    const UNITS: [f32; 4] = [1.0, 1.189_207_1, std::f32::consts::SQRT_2, 1.681_792_9];
+    let mut most = 0.0;
+    for g in 0..GROUPS {
+        most = if largest[g] > most { largest[g] } else { most };
+    }
+    let least = most / (127.0 * MOST);
+    let inverse = 1.0 / (127.0 * least);
+    // All zero, or so small that codes are 0.
+    let inverse = if inverse < f32::MAX { inverse } else { 0.0 };
+    let mut best = (f32::INFINITY, least, [1.0f32; GROUPS]);
+    for unit in UNITS {
+        let (mut factors, mut error) = ([1.0; GROUPS], 0.0);
+        for g in 0..GROUPS {
+            // The least power of two that is not below.
+            let ratio = largest[g] * inverse / unit;
+            let power = f32::from_bits(ratio.to_bits().wrapping_add(0x007f_ffff) & 0x7f80_0000);
+            let power = if power > 1.0 { power } else { 1.0 };
+            factors[g] = if power < MOST { power } else { MOST };
+            error += factors[g] * factors[g];
+        }
+        error *= unit * unit;
+        if error < best.0 {
+            best = (error, least * unit, factors);
+        }
+    }
+    let mut shift = [0; GROUPS];
+    for g in 0..GROUPS {
+        shift[g] = (best.2[g].to_bits() >> 23) - 127;
+    }
+    (best.1, shift)
 }

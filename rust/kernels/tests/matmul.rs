@@ -116,7 +116,7 @@ fn products_are_those_of_the_decoded_weights() {
                 }
             }
             // 8-bit activations have an error of about 1 %; floats only that of the summation.
-            let bound = if kind.form().quantized { 0.02 } else { 1e-6 };
+            let bound = if kind.form().dense { 1e-6 } else { 0.02 };
             let error = (noise / power).sqrt();
             assert!(error < bound, "{} {rows}x{cols}: relative error {error}", kind.name());
         }

@@ -1,7 +1,7 @@
 //! Memory of one forward pass, used again by the next.
 use crate::config::{AttentionConfig, Config, FeedForwardConfig, LayerConfig, Mixer};
 use crate::weights::{Declared, Weights};
-use fastllm_kernels::activation::Activations;
+use fastllm_kernels::activation::{Activations, FormCols};
 use fastllm_kernels::attention::{Queries, State, Workspace};
 use fastllm_kernels::buffer::{AlignedVec, OutOfMemory};
 use fastllm_kernels::linear::UNPACKED_TILED;
@@ -92,7 +92,7 @@ impl Scratch {
             buffer.reserve(tokens.saturating_mul(width))?;
         }
         self.logits.reserve(wanted.saturating_mul(w.vocab))?;
-        self.activations.reserve(tokens, w.quantized, w.dense)
+        self.activations.reserve(tokens, w.forms)
     }
 
     /// Bytes for batches of `tokens` tokens, `wanted` of them with logits, on `threads` threads.
@@ -103,8 +103,8 @@ impl Scratch {
         let assigned = tokens * w.experts.0 + 3 * w.experts.1.min(tokens * w.experts.0);
         [
             floats.saturating_mul(size_of::<f32>()),
-            Activations::bytes(tokens, w.quantized, w.dense),
-            Activations::bytes(assigned, w.quantized, w.dense),
+            Activations::bytes(tokens, w.forms),
+            Activations::bytes(assigned, w.forms),
             threads.saturating_mul(size_of::<Workspace>() + UNPACKED_TILED),
         ]
         .into_iter()
@@ -125,9 +125,8 @@ pub struct Widths {
     router: usize,
     expert_out: usize,
     vocab: usize,
-    /// Columns of the widest quantized and the widest dense matrix.
-    quantized: usize,
-    dense: usize,
+    /// Columns of the widest matrix that wants each form of the activations.
+    forms: FormCols,
     /// Experts of a token, and experts in all.
     experts: (usize, usize),
 }
@@ -159,8 +158,7 @@ impl Widths {
             }
         }
         for matrix in weights.matrices() {
-            let widest = if matrix.kind.form().quantized { &mut w.quantized } else { &mut w.dense };
-            *widest = matrix.cols.max(*widest);
+            w.forms.widen(matrix.kind.form(), matrix.cols);
         }
         w
     }

@@ -67,10 +67,7 @@ impl Worker<'_> {
         cols: usize,
         row: impl Fn(usize) -> &'x [f32] + Sync,
     ) {
-        let forms = matrices
-            .iter()
-            .map(|m| m.kind().form())
-            .fold(Forms::default(), |a, b| Forms { quantized: a.quantized || b.quantized, dense: a.dense || b.dense });
+        let forms = matrices.iter().map(|m| m.kind().form()).fold(Forms::default(), Forms::and);
         out.fill(self.cpu, self.pool, tokens, cols, forms, row);
     }
 }
