@@ -148,12 +148,12 @@ fn weights(kind: WeightType, pool: &Pool) -> Linear {
 fn product_rate(cpu: Cpu, pool: &Pool, weights: &Linear, tokens: usize) -> f64 {
     let x: Vec<f32> = (0..weights.cols()).map(|i| (i as f32 * 0.37).sin()).collect();
     let mut activations = Activations::default();
-    activations.fill(cpu, pool, tokens, weights.cols(), weights.kind().form(), |_| &x);
+    activations.fill(cpu, pool, &[tokens], weights.cols(), weights.kind().form(), |_| &x).expect("memory for the activations");
     let stride = weights.padded_rows();
     let mut y = vec![0.0; tokens * stride];
     let (scratch, cancel) = (Scratch::new(pool), AtomicBool::new(false));
     best_rate(2 * weights.rows() * weights.cols() * tokens, || {
-        let products = [Product { weights, matrix: 0, x: &activations, y: Columns::new(&mut y, stride) }];
+        let products = [Product { weights, matrix: 0, x: activations.all(), y: Columns::new(&mut y, stride) }];
         multiply(cpu, pool, &scratch, black_box(&products), &cancel);
     })
 }

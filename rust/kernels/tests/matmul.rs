@@ -75,10 +75,10 @@ fn pack_of(kind: WeightType, (rows, cols): (usize, usize), pool: &Pool, fill: fn
 
 fn product(cpu: Cpu, pool: &Pool, weights: &Linear, x: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let mut a = Activations::default();
-    a.fill(cpu, pool, x.len(), weights.cols(), weights.kind().form(), |t| &x[t]);
+    a.fill(cpu, pool, &[x.len()], weights.cols(), weights.kind().form(), |t| &x[t]).unwrap();
     let stride = weights.padded_rows();
     let mut y = vec![0.0; x.len() * stride];
-    let products = [Product { weights, matrix: 0, x: &a, y: Columns::new(&mut y, stride) }];
+    let products = [Product { weights, matrix: 0, x: a.all(), y: Columns::new(&mut y, stride) }];
     multiply(cpu, pool, &Scratch::new(pool), &products, &AtomicBool::new(false));
     y.chunks(stride).map(|y| y[..weights.rows()].to_vec()).collect()
 }

@@ -18,7 +18,7 @@ const L2_EPS: f32 = 1e-6;
 pub fn forward(pass: &mut Pass<'_>, index: usize, net: &DeltaNet<Loaded>, config: &DeltaNetConfig) -> Result<(), ModelError> {
     let tokens = pass.tokens;
     let s = &mut *pass.scratch;
-    pass.worker.fill(&mut s.activations, &[&net.qkv, &net.gate, &net.beta_decay], &s.normed, pass.hidden_stride, tokens);
+    pass.worker.fill(&mut s.activations, &[&net.qkv, &net.gate, &net.beta_decay], &s.normed, pass.hidden_stride, tokens)?;
     s.q.resize(tokens * net.qkv.padded_rows());
     s.gate.resize(tokens * net.gate.padded_rows());
     s.v.resize(tokens * net.beta_decay.padded_rows());

@@ -17,7 +17,7 @@ pub fn forward(pass: &mut Pass<'_>, mlp: &Mlp<Loaded>, tokens: usize) -> Result<
         for_rows(pass.worker.pool, &mut pass.scratch.up, stride, |_, up| gelu_erf_in_place(cpu, &mut up[..width]));
         return pass.project(&mlp.down, |s| (&s.up, &mut s.activations, &mut s.block), stride, tokens);
     };
-    pass.worker.fill(&mut s.activations, &[&gate.weight, &mlp.up.weight], &s.normed, pass.hidden_stride, tokens);
+    pass.worker.fill(&mut s.activations, &[&gate.weight, &mlp.up.weight], &s.normed, pass.hidden_stride, tokens)?;
     s.gate.resize(tokens * stride);
     s.up.resize(tokens * stride);
     let x = &s.activations;

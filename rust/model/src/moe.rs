@@ -35,14 +35,9 @@ pub fn forward(pass: &mut Pass<'_>, experts: &Experts<Loaded>, tokens: usize) ->
     let (hidden, width) = (pass.hidden_stride, gate.padded_rows());
     let (cpu, activation) = (pass.worker.cpu, pass.model.config.activation);
     let s = &mut *pass.scratch;
-    if s.expert_activations.len() < groups.len() {
-        s.expert_activations.resize_with(groups.len(), Activations::default);
-    }
-    for (x, group) in s.expert_activations.iter_mut().zip(&groups) {
-        let of = &assignments[group.clone()];
-        let row = |i: usize| &s.normed[of[i].token * hidden..][..gate.cols()];
-        pass.worker.fill_rows(x, &[gate, up], of.len(), gate.cols(), row);
-    }
+    let sizes: Vec<usize> = groups.iter().map(Range::len).collect();
+    let row = |i: usize| &s.normed[assignments[i].token * hidden..][..gate.cols()];
+    pass.worker.fill_parts(&mut s.expert_activations, &[gate, up], &sizes, gate.cols(), row)?;
     s.gate.resize(assignments.len() * width);
     s.up.resize(assignments.len() * width);
     let mut products = Vec::with_capacity(2 * groups.len());
@@ -62,10 +57,8 @@ pub fn forward(pass: &mut Pass<'_>, experts: &Experts<Loaded>, tokens: usize) ->
         }
         activate_gate(cpu, activation, gate, &up[i * width..][..real]);
     });
-    for (x, group) in s.expert_activations.iter_mut().zip(&groups) {
-        let row = |i: usize| &s.gate[(group.start + i) * width..][..real];
-        pass.worker.fill_rows(x, &[down], group.len(), real, row);
-    }
+    let row = |i: usize| &s.gate[i * width..][..real];
+    pass.worker.fill_parts(&mut s.expert_activations, &[down], &sizes, real, row)?;
     s.expert_out.resize(assignments.len() * hidden);
     let products: Vec<_> = per_group(down, &s.expert_activations, &mut s.expert_out, &groups, &assignments).collect();
     pass.worker.multiply(&products)?;
@@ -94,7 +87,7 @@ fn shared(pass: &mut Pass<'_>, experts: &Experts<Loaded>, tokens: usize) -> Resu
     std::mem::swap(&mut s.block, &mut s.other);
     if let Some(gate) = &shared.gate {
         let stride = gate.padded_rows();
-        pass.worker.fill(&mut s.activations, &[gate], &s.normed, hidden, tokens);
+        pass.worker.fill(&mut s.activations, &[gate], &s.normed, hidden, tokens)?;
         s.router.resize(tokens * stride);
         pass.worker.multiply(&[Product::new(gate, &s.activations, &mut s.router)])?;
         for_rows(pass.worker.pool, &mut s.router, stride, |_, row| sigmoid(cpu, &mut row[..1]));
@@ -107,17 +100,17 @@ fn shared(pass: &mut Pass<'_>, experts: &Experts<Loaded>, tokens: usize) -> Resu
 /// Products of one matrix each with the rows of a group; `y` holds the rows of all groups.
 fn per_group<'a>(
     weights: &'a Linear,
-    x: &'a [Activations],
+    x: &'a Activations,
     y: &'a mut AlignedVec<f32>,
     groups: &'a [Range<usize>],
     assignments: &'a [Assignment],
 ) -> impl Iterator<Item = Product<'a>> {
     let stride = weights.padded_rows();
     let mut rest = &mut **y;
-    groups.iter().zip(x).map(move |(group, x)| {
-        let (part, tail) = std::mem::take(&mut rest).split_at_mut(group.len() * stride);
+    groups.iter().enumerate().map(move |(part, group)| {
+        let (y, tail) = std::mem::take(&mut rest).split_at_mut(group.len() * stride);
         rest = tail;
-        Product { weights, matrix: assignments[group.start].expert, x, y: Columns::new(part, stride) }
+        Product { weights, matrix: assignments[group.start].expert, x: x.part(part), y: Columns::new(y, stride) }
     })
 }
 

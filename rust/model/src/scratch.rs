@@ -39,8 +39,8 @@ pub struct Scratch {
     pub logits: AlignedVec<f32>,
     /// Inputs of the matrices.
     pub activations: Activations,
-    /// Inputs of the experts.
-    pub expert_activations: Vec<Activations>,
+    /// Inputs of the experts, or of the matrices of heads.
+    pub expert_activations: Activations,
     /// One per thread.
     pub workers: Vec<Mutex<Worker>>,
 }

@@ -53,22 +53,22 @@ impl Worker<'_> {
     }
 
     /// Prepares rows of `x` (`stride` floats each) for some matrices of the same columns.
-    pub fn fill(&self, out: &mut Activations, matrices: &[&Linear], x: &[f32], stride: usize, tokens: usize) {
+    pub fn fill(&self, out: &mut Activations, matrices: &[&Linear], x: &[f32], stride: usize, tokens: usize) -> Result<(), ModelError> {
         let cols = matrices[0].cols();
-        self.fill_rows(out, matrices, tokens, cols, |t| &x[t * stride..][..cols]);
+        self.fill_parts(out, matrices, &[tokens], cols, |t| &x[t * stride..][..cols])
     }
 
-    /// Prepares `row(0..tokens)` for some matrices.
-    pub fn fill_rows<'x>(
+    /// Prepares rows of parts of so many tokens for some matrices.
+    pub fn fill_parts<'x>(
         &self,
         out: &mut Activations,
         matrices: &[&Linear],
-        tokens: usize,
+        parts: &[usize],
         cols: usize,
         row: impl Fn(usize) -> &'x [f32] + Sync,
-    ) {
+    ) -> Result<(), ModelError> {
         let forms = matrices.iter().map(|m| m.kind().form()).fold(Forms::default(), Forms::and);
-        out.fill(self.cpu, self.pool, tokens, cols, forms, row);
+        Ok(out.fill(self.cpu, self.pool, parts, cols, forms, row)?)
     }
 }
 
@@ -93,7 +93,7 @@ impl Pass<'_> {
     /// `y = weight * x + bias` for `tokens` rows.
     pub fn project(&mut self, p: &Projection<Loaded>, flow: Flow, stride: usize, tokens: usize) -> Result<(), ModelError> {
         let (x, activations, y) = flow(self.scratch);
-        self.worker.fill(activations, &[&p.weight], x, stride, tokens);
+        self.worker.fill(activations, &[&p.weight], x, stride, tokens)?;
         y.resize(tokens * p.weight.padded_rows());
         self.worker.multiply(&[Product::new(&p.weight, activations, y)])?;
         if p.bias.is_some() {
@@ -377,7 +377,7 @@ fn output(pass: &mut Pass<'_>, tokens: usize) -> Result<(), ModelError> {
     let matrix = weights.output.as_ref().unwrap_or(&weights.embedding);
     let (vocab, stride) = (matrix.rows(), matrix.padded_rows());
     let s = &mut *pass.scratch;
-    pass.worker.fill(&mut s.activations, &[matrix], &s.normed, pass.hidden_stride, tokens);
+    pass.worker.fill(&mut s.activations, &[matrix], &s.normed, pass.hidden_stride, tokens)?;
     s.logits.resize(tokens * stride);
     pass.worker.multiply(&[Product::new(matrix, &s.activations, &mut s.logits)])?;
     let (cpu, config) = (pass.worker.cpu, &pass.model.config);

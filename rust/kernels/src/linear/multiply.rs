@@ -1,7 +1,7 @@
 //! Products of weights and activations, shared among threads.
 use super::Linear;
 use super::weight_type::WeightVisitor;
-use crate::activation::{Activations, Tile, WIDE};
+use crate::activation::{Activations, Inputs, Tile, WIDE};
 use crate::buffer::{AlignedVec, Columns};
 use crate::dense::{self, Element};
 use crate::format::{Bytes, FileType, Format, GROUP};
@@ -20,7 +20,7 @@ pub struct Product<'a> {
     /// Which of the matrices.
     pub matrix: usize,
     /// The activations, in the form the weights want.
-    pub x: &'a Activations,
+    pub x: Inputs<'a>,
     /// Rows of at least `padded_rows` floats, one per token.
     pub y: Columns<'a, f32>,
 }
@@ -28,7 +28,7 @@ pub struct Product<'a> {
 impl<'a> Product<'a> {
     /// The product with the first matrix; rows of `y` are `padded_rows` long.
     pub fn new(weights: &'a Linear, x: &'a Activations, y: &'a mut [f32]) -> Self {
-        Product { weights, matrix: 0, x, y: Columns::new(y, weights.padded_rows()) }
+        Product { weights, matrix: 0, x: x.all(), y: Columns::new(y, weights.padded_rows()) }
     }
 }
 
@@ -107,7 +107,7 @@ pub fn multiply(cpu: Cpu, pool: &Pool, scratch: &Scratch, products: &[Product<'_
             count,
             first,
             cols: weights.cols,
-            x,
+            x: *x,
             y,
             unpacked: &mut unpacked,
             tiles: x.tiles(),
@@ -123,7 +123,7 @@ struct Chunk<'a, 'b> {
     count: usize,
     first: usize,
     cols: usize,
-    x: &'a Activations,
+    x: Inputs<'a>,
     y: &'a Columns<'b, f32>,
     unpacked: &'a mut Unpacked,
     tiles: &'a [Tile],
@@ -137,7 +137,7 @@ impl Chunk<'_, '_> {
             if token + t < tile.first + tile.tokens {
                 // SAFETY: a task owns the columns of its panels.
                 #[allow(unsafe_code)]
-                let y = unsafe { self.y.part(token + t, (self.first + panel) * ROWS, ROWS) };
+                let y = unsafe { self.y.part(token + t - self.x.first(), (self.first + panel) * ROWS, ROWS) };
                 for i in 0..ROWS {
                     y[i] = out[t][i] * self.factor;
                 }

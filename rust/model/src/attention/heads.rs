@@ -14,7 +14,7 @@ pub fn project(pass: &mut Pass<'_>, heads: &Heads<Loaded>, config: &AttentionCon
     let tokens = pass.tokens;
     let s = &mut *pass.scratch;
     let (q, k, v) = (&heads.q.weight, &heads.k.weight, &heads.v.weight);
-    pass.worker.fill(&mut s.activations, &[q, k, v], &s.normed, pass.hidden_stride, tokens);
+    pass.worker.fill(&mut s.activations, &[q, k, v], &s.normed, pass.hidden_stride, tokens)?;
     s.q.resize(tokens * q.padded_rows());
     s.k.resize(tokens * k.padded_rows());
     s.v.resize(tokens * v.padded_rows());

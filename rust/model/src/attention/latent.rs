@@ -24,7 +24,7 @@ pub fn project(
     let s = &mut *pass.scratch;
     let first = latent.q_a.as_ref().map_or(&latent.q_b, |(q_a, _)| q_a);
     let (q_stride, k_stride) = (first.padded_rows(), latent.kv_a.padded_rows());
-    pass.worker.fill(&mut s.activations, &[first, &latent.kv_a], &s.normed, pass.hidden_stride, tokens);
+    pass.worker.fill(&mut s.activations, &[first, &latent.kv_a], &s.normed, pass.hidden_stride, tokens)?;
     s.gate.resize(tokens * q_stride);
     s.k.resize(tokens * k_stride);
     let x = &s.activations;
@@ -41,7 +41,7 @@ pub fn project(
         for_rows(pass.worker.pool, &mut s.up, q_stride, |t, out| {
             normalise(cpu, norms, norm, &from[t * q_stride..][..q_a.rows()], &mut out[..q_a.rows()]);
         });
-        pass.worker.fill(&mut s.activations, &[&latent.q_b], &s.up, q_stride, tokens);
+        pass.worker.fill(&mut s.activations, &[&latent.q_b], &s.up, q_stride, tokens)?;
         s.gate.resize(tokens * latent.q_b.padded_rows());
         pass.worker.multiply(&[Product::new(&latent.q_b, &s.activations, &mut s.gate)])?;
     }
@@ -94,19 +94,15 @@ pub fn values(pass: &mut Pass<'_>, latent: &Latent<Loaded>, config: &AttentionCo
 fn multiply_heads<'x>(
     worker: &Worker<'_>,
     weights: &Linear,
-    activations: &mut Vec<Activations>,
+    activations: &mut Activations,
     (heads, tokens): (usize, usize),
     row: impl Fn(usize, usize) -> &'x [f32] + Sync,
     y: &mut AlignedVec<f32>,
     stride: usize,
 ) -> Result<(), ModelError> {
-    if activations.len() < heads {
-        activations.resize_with(heads, Activations::default);
-    }
-    for (head, x) in activations[..heads].iter_mut().enumerate() {
-        worker.fill_rows(x, &[weights], tokens, weights.cols(), |t| row(head, t));
-    }
-    let outputs = y.chunks_exact_mut(tokens * stride).zip(&*activations).enumerate();
-    let products: Vec<_> = outputs.map(|(matrix, (y, x))| Product { weights, matrix, x, y: Columns::new(y, stride) }).collect();
+    worker.fill_parts(activations, &[weights], &vec![tokens; heads], weights.cols(), |i| row(i / tokens, i % tokens))?;
+    let outputs = y.chunks_exact_mut(tokens * stride).enumerate();
+    let products: Vec<_> =
+        outputs.map(|(matrix, y)| Product { weights, matrix, x: activations.part(matrix), y: Columns::new(y, stride) }).collect();
     worker.multiply(&products)
 }

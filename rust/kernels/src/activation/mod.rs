@@ -1,0 +1,261 @@
+//! Activations in the form that the matrix kernels read: tiles of tokens, interleaved block by block.
+//!
+//! For quantized weights a block is 256 columns of a token as 8-bit codes, with a scale per 32 columns and with the sums that zero points,
+//! offsets and minima are multiplied by. For dense weights a tile holds plain floats, column by column.
+//!
+//! Weights with integer scales get scales that are a unit times 1, 2, 4 or 8, so that all 256 columns are added up as integers: a multiply
+//! less for 32 columns, the dearest thing beside the dot product itself. The other types get the best float for every 32 columns.
+mod block;
+
+pub use block::{Block, SUPER};
+
+use crate::buffer::{AlignedVec, OutOfMemory};
+use crate::pool::Pool;
+use block::Quantize;
+use fastllm_simd::Cpu;
+use std::ops::Range;
+
+/// Tokens of a wide tile.
+pub const WIDE: usize = 16;
+
+/// Tokens that a kernel takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// First token.
+    pub first: usize,
+    /// Tokens stored before, with those that do not exist.
+    stored: usize,
+    /// Tokens stored: 1, 4, 8 or [`WIDE`].
+    pub width: usize,
+    /// Tokens that exist; the others are zero.
+    pub tokens: usize,
+}
+
+/// Which forms of the activations are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forms {
+    /// 8-bit codes with a float for every 32 columns, for weights with float scales.
+    pub grouped: bool,
+    /// 8-bit codes with a float for 256 columns and a power of two for every 32, for weights with integer scales.
+    pub shifted: bool,
+    /// Floats, for dense weights.
+    pub dense: bool,
+}
+
+impl Forms {
+    /// What either wants.
+    #[must_use]
+    pub fn and(self, other: Forms) -> Forms {
+        Forms { grouped: self.grouped || other.grouped, shifted: self.shifted || other.shifted, dense: self.dense || other.dense }
+    }
+}
+
+/// Columns of the widest matrix that wants a form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FormCols {
+    /// Of [`Forms::grouped`].
+    pub grouped: usize,
+    /// Of [`Forms::shifted`].
+    pub shifted: usize,
+    /// Of [`Forms::dense`].
+    pub dense: usize,
+}
+
+impl FormCols {
+    /// Makes room for matrices of `cols` columns.
+    pub fn widen(&mut self, forms: Forms, cols: usize) {
+        for (widest, wanted) in [(&mut self.grouped, forms.grouped), (&mut self.shifted, forms.shifted), (&mut self.dense, forms.dense)] {
+            if wanted {
+                *widest = cols.max(*widest);
+            }
+        }
+    }
+}
+
+/// The activations of some tokens, ready to be multiplied with any weights of as many columns. Tokens may come in parts that share no
+/// tile, to be multiplied with different weights.
+#[derive(Debug, Default)]
+pub struct Activations {
+    cols: usize,
+    tiles: Vec<Tile>,
+    /// The tiles of each part.
+    parts: Vec<Range<usize>>,
+    forms: Forms,
+    grouped: AlignedVec<Block>,
+    shifted: AlignedVec<Block>,
+    dense: AlignedVec<f32>,
+}
+
+/// The activations of a part, or of all tokens: what a product reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    activations: &'a Activations,
+    tiles: &'a [Tile],
+}
+
+impl<'a> Inputs<'a> {
+    /// Columns of a token.
+    pub fn cols(self) -> usize {
+        self.activations.cols
+    }
+
+    /// The forms that are filled in.
+    pub fn forms(self) -> Forms {
+        self.activations.forms
+    }
+
+    /// The tiles, wide ones first. Their tokens are counted over all parts.
+    pub fn tiles(self) -> &'a [Tile] {
+        self.tiles
+    }
+
+    /// First token, counted over all parts.
+    pub fn first(self) -> usize {
+        self.tiles.first().map_or(0, |t| t.first)
+    }
+
+    /// A quantized form of a tile: `[block][token of the tile]`.
+    #[inline(always)]
+    pub(crate) fn quantized(self, tile: Tile, shifted: bool) -> &'a [Block] {
+        let a = self.activations;
+        let blocks = a.cols.div_ceil(SUPER);
+        let form = if shifted { &a.shifted } else { &a.grouped };
+        &form[tile.stored * blocks..][..tile.width * blocks]
+    }
+
+    /// The dense form of a tile: `[column][token of the tile]`.
+    #[inline(always)]
+    pub(crate) fn dense(self, tile: Tile) -> &'a [f32] {
+        let cols = dense_cols(self.activations.cols);
+        &self.activations.dense[tile.stored * cols..][..tile.width * cols]
+    }
+}
+
+/// Columns of the dense form: rounded up to the two chains of the dense kernel.
+pub fn dense_cols(cols: usize) -> usize {
+    cols.next_multiple_of(2)
+}
+
+/// The tile for the next of `left` tokens.
+fn width(left: usize) -> usize {
+    match left {
+        0 | 1 => left,
+        2..=4 => 4,
+        5..=12 => 8,
+        _ => WIDE,
+    }
+}
+
+/// Tokens stored for `tokens` tokens: those of whole tiles.
+fn stored(tokens: usize) -> usize {
+    let (whole, rest) = (tokens / WIDE * WIDE, tokens % WIDE);
+    let first = width(rest);
+    whole + first + width(rest.saturating_sub(first))
+}
+
+impl Activations {
+    /// Bytes of all forms of `tokens` tokens.
+    pub fn bytes(tokens: usize, cols: FormCols) -> usize {
+        let blocks = cols.grouped.div_ceil(SUPER) + cols.shifted.div_ceil(SUPER);
+        stored(tokens).saturating_mul(blocks * size_of::<Block>() + dense_cols(cols.dense) * size_of::<f32>())
+    }
+
+    /// Makes room for `tokens` tokens of as many columns in every form, so that [`fill`](Self::fill) finds memory.
+    ///
+    /// # Errors
+    /// If the memory cannot be had.
+    pub fn reserve(&mut self, tokens: usize, cols: FormCols) -> Result<(), OutOfMemory> {
+        let stored = stored(tokens);
+        self.grouped.reserve(stored.saturating_mul(cols.grouped.div_ceil(SUPER)))?;
+        self.shifted.reserve(stored.saturating_mul(cols.shifted.div_ceil(SUPER)))?;
+        self.dense.reserve(stored.saturating_mul(dense_cols(cols.dense)))
+    }
+
+    /// The inputs of all tokens, if they are in one part.
+    pub fn all(&self) -> Inputs<'_> {
+        Inputs { activations: self, tiles: &self.tiles }
+    }
+
+    /// The inputs of a part.
+    pub fn part(&self, part: usize) -> Inputs<'_> {
+        Inputs { activations: self, tiles: &self.tiles[self.parts[part].clone()] }
+    }
+
+    /// Fills in the wanted forms from `row(token)`, a row of `cols` floats. `parts` are the numbers of tokens of the parts.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub fn fill<'a>(
+        &mut self,
+        cpu: Cpu,
+        pool: &Pool,
+        parts: &[usize],
+        cols: usize,
+        forms: Forms,
+        row: impl Fn(usize) -> &'a [f32] + Sync,
+    ) -> Result<(), OutOfMemory> {
+        self.cols = cols;
+        self.forms = forms;
+        let stored = self.cut(parts);
+        let (row, tiles) = (&row, &self.tiles);
+        for (wanted, form, shifted) in [(forms.grouped, &mut self.grouped, false), (forms.shifted, &mut self.shifted, true)] {
+            if !wanted {
+                continue;
+            }
+            let blocks = cols.div_ceil(SUPER);
+            form.reserve(stored * blocks)?;
+            form.resize(stored * blocks);
+            pool.for_each_mut(&mut split_tiles(form, tiles, blocks), |i, part| {
+                for t in 0..tiles[i].width {
+                    let x = if t < tiles[i].tokens { row(tiles[i].first + t) } else { &[] };
+                    cpu.run(Quantize { x, width: tiles[i].width, shifted, out: &mut part[t..] });
+                }
+            });
+        }
+        if forms.dense {
+            let cols = dense_cols(cols);
+            self.dense.reserve(stored * cols)?;
+            self.dense.resize(stored * cols);
+            pool.for_each_mut(&mut split_tiles(&mut self.dense, tiles, cols), |i, part| {
+                let Tile { first, width, tokens, .. } = tiles[i];
+                part.fill(0.0);
+                for t in 0..tokens {
+                    for (x, out) in row(first + t).iter().zip(part[t..].iter_mut().step_by(width)) {
+                        *out = *x;
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Cuts parts of so many tokens into tiles; returns the tokens stored.
+    fn cut(&mut self, parts: &[usize]) -> usize {
+        self.tiles.clear();
+        self.parts.clear();
+        let (mut first, mut stored) = (0, 0);
+        for &tokens in parts {
+            let begin = self.tiles.len();
+            let end = first + tokens;
+            while first < end {
+                let width = width(end - first);
+                let tokens = width.min(end - first);
+                self.tiles.push(Tile { first, stored, width, tokens });
+                first += tokens;
+                stored += width;
+            }
+            self.parts.push(begin..self.tiles.len());
+        }
+        stored
+    }
+}
+
+fn split_tiles<'a, T>(mut all: &'a mut [T], tiles: &[Tile], per_token: usize) -> Vec<&'a mut [T]> {
+    let mut parts = Vec::with_capacity(tiles.len());
+    for tile in tiles {
+        let (part, rest) = all.split_at_mut(tile.width * per_token);
+        parts.push(part);
+        all = rest;
+    }
+    parts
+}
