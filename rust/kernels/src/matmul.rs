@@ -1,139 +1,53 @@
 //! One matrix multiplication for every format, instruction set and number of tokens.
 //!
-//! With float scales (NVFP4 has them for runs as well) a token's product with a row is
-//! `sum over blocks of  d * sum_g xscale[g] * scale * <code - zero, q> + offset * xscale * sum(q)`, and with integer scales
-//! `sum over blocks of  unit * (d * sum_g (sum over runs of scale * <code - zero, q>) << shift[g]  -  dmin * <min, sums>)`.
-//! Integer parts are exact and the float operations have one order, that of the columns.
+//! `y[token][row] = sum over blocks of 256 columns of  d * sum_g xscale[g] * scale * <code - zero, q> - dmin * minunit * <min, sums>`
+//! where the integer parts are exact (NVFP4's scales of runs are floats) and the float operations have one order, that of the columns.
 use crate::activation::{Block, SUPER, WIDE};
 use crate::format::{Bytes, Format, GROUP, bytes};
 use fastllm_simd::tiles::Configured;
 use fastllm_simd::{Isa, ROWS};
 
-/// 32 columns of a superblock, with the tokens of a register tile.
-#[derive(Clone, Copy)]
-struct Group<'a, B, const N: usize> {
-    block: &'a B,
-    /// Which one of the block.
-    of_block: usize,
-    /// First of the rows.
-    row: usize,
-    x: &'a [Block; N],
-    /// Which one of the superblock.
-    at: usize,
-}
-
 /// Where the integer dot products of a superblock come from.
 trait Dots<F: Format, const N: usize> {
-    /// The columns of a group times the activations; for NVFP4 times the scales of its runs.
-    fn floats<I: Isa>(&self, isa: I, g: Group<'_, F::Block, N>) -> [I::F32; N];
-    /// The columns of a group times the activations and the integer scales of its runs: below 2^24.
-    fn integers<I: Isa>(&self, isa: I, g: Group<'_, F::Block, N>) -> [I::I32; N];
+    /// The 32 columns of group `group` of `block` times the activations' group `at`, with the scales of its runs: see [`group_dot`].
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N];
 }
 
-/// Where codes come from.
-trait Codes<F: Format> {
-    fn codes<I: Isa>(&self, isa: I, block: &F::Block, group: usize, row: usize, at: usize) -> [I::U8; 8];
-}
-
-/// Codes that are unpacked on the way, from a panel that streams from memory; `first` is the superblock's first group in the panel.
+/// Dot products of codes that are unpacked on the way, from a panel that streams from memory; `first` is the superblock's first group in
+/// the panel.
 struct Streamed<'a> {
     panel: &'a [u8],
     first: usize,
 }
 
-impl<F: Format> Codes<F> for Streamed<'_> {
+impl<F: Format, const N: usize> Dots<F, N> for Streamed<'_> {
     #[inline(always)]
-    fn codes<I: Isa>(&self, isa: I, block: &F::Block, group: usize, row: usize, at: usize) -> [I::U8; 8] {
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N] {
         if row == 0 {
             prefetch::<F, I>(isa, self.panel, self.first + at);
         }
-        F::codes(isa, block, row, group)
+        group_dot::<F, I, N>(isa, block, row, group, &F::codes(isa, block, row, group), x, at)
     }
 }
 
-/// Codes that are unpacked on the way, from the caches.
+/// Dot products of codes that are unpacked on the way, from the caches.
 struct Cached;
 
-impl<F: Format> Codes<F> for Cached {
+impl<F: Format, const N: usize> Dots<F, N> for Cached {
     #[inline(always)]
-    fn codes<I: Isa>(&self, isa: I, block: &F::Block, group: usize, row: usize, _: usize) -> [I::U8; 8] {
-        F::codes(isa, block, row, group)
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N] {
+        group_dot::<F, I, N>(isa, block, row, group, &F::codes(isa, block, row, group), x, at)
     }
 }
 
-/// Codes that were unpacked for many tokens: those of the superblock.
+/// Dot products of codes that were unpacked for many tokens: those of the superblock.
 struct Unpacked<'a>(&'a [Bytes]);
 
-impl<F: Format> Codes<F> for Unpacked<'_> {
+impl<F: Format, const N: usize> Dots<F, N> for Unpacked<'_> {
     #[inline(always)]
-    fn codes<I: Isa>(&self, isa: I, _: &F::Block, _: usize, row: usize, at: usize) -> [I::U8; 8] {
-        bytes(isa, &self.0[at].0, row)
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, x: &[Block; N], at: usize) -> [I::F32; N] {
+        group_dot::<F, I, N>(isa, block, row, group, &bytes(isa, &self.0[at].0, row), x, at)
     }
-}
-
-/// Dot products of codes, by the instruction set.
-struct Computed<C>(C);
-
-impl<F: Format, C: Codes<F>, const N: usize> Dots<F, N> for Computed<C> {
-    #[inline(always)]
-    fn floats<I: Isa>(&self, isa: I, g: Group<'_, F::Block, N>) -> [I::F32; N] {
-        let codes = self.0.codes(isa, g.block, g.of_block, g.row, g.at);
-        let mut out = [isa.splat(0.0); N];
-        if F::FLOAT_SCALES {
-            for half in 0..2 {
-                let (q, sums) = half_of(g.x, g.at, half);
-                let dot = isa.dot(&codes[4 * half..][..4], &q, &sums, F::RANGE);
-                let scale = F::float_scale(isa, g.block, g.row, 2 * g.of_block + half);
-                for t in 0..N {
-                    out[t] = isa.fma(isa.to_f32(dot[t]), scale, out[t]);
-                }
-            }
-        } else {
-            let (q, sums) = whole(g.x, g.at);
-            let dot = isa.dot(&codes, &q, &sums, F::RANGE);
-            for t in 0..N {
-                out[t] = isa.to_f32(dot[t]);
-            }
-        }
-        out
-    }
-
-    #[inline(always)]
-    fn integers<I: Isa>(&self, isa: I, g: Group<'_, F::Block, N>) -> [I::I32; N] {
-        let codes = self.0.codes(isa, g.block, g.of_block, g.row, g.at);
-        let mut acc = [isa.zero(); N];
-        if F::SCALE_RUN == GROUP {
-            let (q, sums) = whole(g.x, g.at);
-            return isa.dot_scaled(acc, &codes, &q, &sums, F::RANGE, F::scale(isa, g.block, g.row, g.of_block));
-        }
-        for half in 0..2 {
-            let (q, sums) = half_of(g.x, g.at, half);
-            acc = isa.dot_scaled(acc, &codes[4 * half..][..4], &q, &sums, F::RANGE, F::scale(isa, g.block, g.row, 2 * g.of_block + half));
-        }
-        acc
-    }
-}
-
-/// The codes of a group, and their sums.
-#[inline(always)]
-fn whole<const N: usize>(x: &[Block; N], at: usize) -> ([&[i8]; N], [i32; N]) {
-    let (mut q, mut sums): ([&[i8]; N], _) = ([&[]; N], [0; N]);
-    for t in 0..N {
-        q[t] = &x[t].q[at];
-        sums[t] = x[t].sums[at];
-    }
-    (q, sums)
-}
-
-/// The codes of half a group, and their sums.
-#[inline(always)]
-fn half_of<const N: usize>(x: &[Block; N], at: usize, half: usize) -> ([&[i8]; N], [i32; N]) {
-    let (mut q, mut sums): ([&[i8]; N], _) = ([&[]; N], [0; N]);
-    for t in 0..N {
-        q[t] = &x[t].q[at][16 * half..][..16];
-        sums[t] = x[t].half_sums[at][half];
-    }
-    (q, sums)
 }
 
 /// Dot products that matrix tiles have computed: those of every run of the superblock, `[token][row]`.
@@ -152,31 +66,24 @@ impl Tiled<'_> {
 
 impl<F: Format, const N: usize> Dots<F, N> for Tiled<'_> {
     #[inline(always)]
-    fn floats<I: Isa>(&self, isa: I, g: Group<'_, F::Block, N>) -> [I::F32; N] {
+    fn group<I: Isa>(&self, isa: I, block: &F::Block, row: usize, group: usize, _: &[Block; N], at: usize) -> [I::F32; N] {
         let mut out = [isa.splat(0.0); N];
         for t in 0..N {
             out[t] = if F::FLOAT_SCALES {
-                let scale = |half| F::float_scale(isa, g.block, g.row, 2 * g.of_block + half);
-                let sum = isa.fma(isa.to_f32(self.dot(isa, 2 * g.at, t, g.row)), scale(0), out[t]);
-                isa.fma(isa.to_f32(self.dot(isa, 2 * g.at + 1, t, g.row)), scale(1), sum)
+                let (low, high) = (F::float_scale(isa, block, row, 2 * group), F::float_scale(isa, block, row, 2 * group + 1));
+                let sum = isa.fma(isa.to_f32(self.dot(isa, 2 * at, t, row)), low, out[t]);
+                isa.fma(isa.to_f32(self.dot(isa, 2 * at + 1, t, row)), high, sum)
+            } else if F::SCALE_RUN == 0 {
+                isa.to_f32(self.dot(isa, at, t, row))
+            } else if F::SCALE_RUN == GROUP {
+                isa.sum_to_f32(isa.add_scaled(isa.zero_sum(), self.dot(isa, at, t, row), F::scale(isa, block, row, group)))
             } else {
-                isa.to_f32(self.dot(isa, g.at, t, g.row))
+                let (low, high) = (F::scale(isa, block, row, 2 * group), F::scale(isa, block, row, 2 * group + 1));
+                let sum = isa.add_scaled(isa.zero_sum(), self.dot(isa, 2 * at, t, row), low);
+                isa.sum_to_f32(isa.add_scaled(sum, self.dot(isa, 2 * at + 1, t, row), high))
             };
         }
         out
-    }
-
-    #[inline(always)]
-    fn integers<I: Isa>(&self, isa: I, g: Group<'_, F::Block, N>) -> [I::I32; N] {
-        let runs = GROUP / F::SCALE_RUN;
-        let mut acc = [isa.zero(); N];
-        for run in 0..runs {
-            let scale = F::scale(isa, g.block, g.row, runs * g.of_block + run);
-            for t in 0..N {
-                acc[t] = isa.add_scaled(acc[t], self.dot(isa, runs * g.at + run, t, g.row), scale);
-            }
-        }
-        acc
     }
 }
 
@@ -194,25 +101,13 @@ fn superblock<F: Format, I: Isa, D: Dots<F, N>, const N: usize>(
     x: &[Block; N],
     dots: &D,
 ) -> [I::F32; N] {
-    if F::SHIFTED { shifted::<F, I, D, N>(isa, &blocks[0], row, x, dots) } else { grouped::<F, I, D, N>(isa, blocks, row, x, dots) }
-}
-
-/// Of weights without integer scales: a float chain, group by group.
-#[inline(always)]
-fn grouped<F: Format, I: Isa, D: Dots<F, N>, const N: usize>(
-    isa: I,
-    blocks: &[F::Block],
-    row: usize,
-    x: &[Block; N],
-    dots: &D,
-) -> [I::F32; N] {
     let groups = F::COLS / GROUP;
     let mut part = [isa.splat(0.0); N];
     for (b, block) in blocks.iter().enumerate() {
         let mut acc = [isa.splat(0.0); N];
         for group in 0..groups {
             let at = b * groups + group;
-            let dot = dots.floats(isa, Group { block, of_block: group, row, x, at });
+            let dot = dots.group(isa, block, row, group, x, at);
             for t in 0..N {
                 acc[t] = isa.fma(dot[t], isa.splat(x[t].scale[at]), acc[t]);
             }
@@ -221,53 +116,15 @@ fn grouped<F: Format, I: Isa, D: Dots<F, N>, const N: usize>(
         for t in 0..N {
             part[t] = isa.fma(acc[t], d, part[t]);
         }
+        if F::MIN_RUN != 0 {
+            subtract_mins::<F, I, N>(isa, block, row, x, &mut part);
+        }
         if F::OFFSET {
             let m = F::m(isa, block, row);
             for t in 0..N {
                 part[t] = isa.fma(m, isa.splat(x[t].scaled_sums[b]), part[t]);
             }
         }
-    }
-    part
-}
-
-/// Of weights with integer scales, whose blocks are superblocks: integers up to the last three multiplies.
-#[inline(always)]
-fn shifted<F: Format, I: Isa, D: Dots<F, N>, const N: usize>(
-    isa: I,
-    block: &F::Block,
-    row: usize,
-    x: &[Block; N],
-    dots: &D,
-) -> [I::F32; N] {
-    const { assert!(!F::SHIFTED || F::COLS == SUPER) };
-    let mut total = [isa.zero(); N];
-    for group in 0..SUPER / GROUP {
-        let dot = dots.integers(isa, Group { block, of_block: group, row, x, at: group });
-        for t in 0..N {
-            total[t] = isa.add_shifted(total[t], dot[t], &x[t].shift[group]);
-        }
-    }
-    let d = F::d(isa, block, row);
-    let mut part = [isa.splat(0.0); N];
-    for t in 0..N {
-        part[t] = isa.mul(isa.to_f32(total[t]), d);
-    }
-    if let Some(runs) = SUPER.checked_div(F::MIN_RUN) {
-        let mut mins = [isa.zero(); N];
-        for pair in 0..runs / 2 {
-            let min = F::mins(isa, block, row, pair);
-            for t in 0..N {
-                mins[t] = isa.dot_pair(mins[t], min, if F::MIN_RUN == GROUP { &x[t].min_sums[pair] } else { &x[t].min_half_sums[pair] });
-            }
-        }
-        let dmin = isa.sub(isa.splat(0.0), F::m(isa, block, row));
-        for t in 0..N {
-            part[t] = isa.fma(isa.to_f32(mins[t]), dmin, part[t]);
-        }
-    }
-    for t in 0..N {
-        part[t] = isa.mul(part[t], isa.splat(x[t].unit));
     }
     part
 }
@@ -291,7 +148,7 @@ pub fn narrow<F: Format, I: Isa, const W: usize, const N: usize>(
         #[inline(always)]
         |s, blocks, row| {
             let x: &[Block; N] = x[s][first..].first_chunk().expect("a tile holds N tokens from `first` on");
-            superblock::<F, I, _, N>(isa, blocks, row, x, &Computed(Streamed { panel: stream, first: s * SUPER / GROUP }))
+            superblock::<F, I, _, N>(isa, blocks, row, x, &Streamed { panel: stream, first: s * SUPER / GROUP })
         },
     )
 }
@@ -312,9 +169,9 @@ pub fn wide<F: Format, I: Isa, const N: usize>(isa: I, panels: Panels<'_, F>, co
                 let x: &[Block; N] = x[first..].first_chunk().expect("a part of a wide tile");
                 for row in (0..ROWS).step_by(I::LANES) {
                     let part = if F::UNPACK {
-                        superblock::<F, I, _, N>(isa, blocks, row, x, &Computed(Unpacked(&codes[group..])))
+                        superblock::<F, I, _, N>(isa, blocks, row, x, &Unpacked(&codes[group..]))
                     } else {
-                        superblock::<F, I, _, N>(isa, blocks, row, x, &Computed(Cached))
+                        superblock::<F, I, _, N>(isa, blocks, row, x, &Cached)
                     };
                     add_to(isa, &part, &mut y[first..], row);
                 }
@@ -476,6 +333,75 @@ fn prefetch<F: Format, I: Isa>(isa: I, panel: &[u8], group: usize) {
     while line < (group + 1) * per_group {
         isa.prefetch(panel, line + AHEAD);
         line += 64;
+    }
+}
+
+/// The 32 columns of a group times the activations, with the scales of its runs: where these are integers, an exact integer below 2^24.
+#[inline(always)]
+fn group_dot<F: Format, I: Isa, const N: usize>(
+    isa: I,
+    block: &F::Block,
+    row: usize,
+    group: usize,
+    codes: &[I::U8; 8],
+    x: &[Block; N],
+    at: usize,
+) -> [I::F32; N] {
+    let mut q: [&[i8]; N] = [&[]; N];
+    let mut sums = [0; N];
+    for t in 0..N {
+        q[t] = &x[t].q[at];
+        sums[t] = x[t].sums[at];
+    }
+    let mut out = [isa.splat(0.0); N];
+    if F::SCALE_RUN == 0 && !F::FLOAT_SCALES {
+        let dot = isa.dot(codes, &q, &sums, F::RANGE);
+        for t in 0..N {
+            out[t] = isa.to_f32(dot[t]);
+        }
+        return out;
+    }
+    let mut acc = [isa.zero_sum(); N];
+    if F::SCALE_RUN == GROUP {
+        acc = isa.dot_scaled(acc, codes, &q, &sums, F::RANGE, F::scale(isa, block, row, group));
+    } else {
+        for half in 0..2 {
+            for t in 0..N {
+                q[t] = &x[t].q[at][16 * half..][..16];
+                sums[t] = x[t].half_sums[at][half];
+            }
+            let (codes, run) = (&codes[4 * half..][..4], 2 * group + half);
+            if F::FLOAT_SCALES {
+                let dot = isa.dot(codes, &q, &sums, F::RANGE);
+                let scale = F::float_scale(isa, block, row, run);
+                for t in 0..N {
+                    out[t] = isa.fma(isa.to_f32(dot[t]), scale, out[t]);
+                }
+            } else {
+                acc = isa.dot_scaled(acc, codes, &q, &sums, F::RANGE, F::scale(isa, block, row, run));
+            }
+        }
+    }
+    if !F::FLOAT_SCALES {
+        for t in 0..N {
+            out[t] = isa.sum_to_f32(acc[t]);
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn subtract_mins<F: Format, I: Isa, const N: usize>(isa: I, block: &F::Block, row: usize, x: &[Block; N], part: &mut [I::F32; N]) {
+    let mut acc = [isa.zero(); N];
+    for pair in 0..F::COLS / F::MIN_RUN / 2 {
+        let mins = F::mins(isa, block, row, pair);
+        for t in 0..N {
+            acc[t] = isa.dot_pair(acc[t], mins, if F::MIN_RUN == GROUP { &x[t].min_sums[pair] } else { &x[t].min_half_sums[pair] });
+        }
+    }
+    let dmin = isa.mul(F::m(isa, block, row), isa.splat(-1.0));
+    for t in 0..N {
+        part[t] = isa.fma(isa.to_f32(acc[t]), isa.mul(dmin, isa.splat(x[t].min_unit)), part[t]);
     }
 }
 

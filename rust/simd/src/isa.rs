@@ -46,6 +46,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     type Codes: Copy;
     /// An integer scale in every lane, in the form `dot_scaled` likes.
     type Scale: Copy;
+    /// An exact sum of scaled dot products below 2^24, in the form `dot_scaled` likes.
+    type Sum: Copy;
     /// Two small unsigned integers in every lane.
     type Pairs: Copy;
 
@@ -99,7 +101,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn load_i32(self, src: &[i32]) -> Self::I32;
     /// Zero in every lane.
     fn zero(self) -> Self::I32;
-    /// Exact below 2^24, else rounded to nearest, ties to even.
+    /// Exact below 2^24, else rounded to nearest even.
     fn to_f32(self, x: Self::I32) -> Self::F32;
 
     /// Loads four codes of each row.
@@ -132,20 +134,22 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// `sum_j (codes[j] - zero) . x[t][4j..4j + 4]` for every row and token; `sums[t]` is the sum of `x[t]`.
     fn dot<const N: usize>(self, codes: &[Self::U8], x: &[&[i8]; N], sums: &[i32; N], range: Range) -> [Self::I32; N];
-    /// `acc + scale * dot`; the product stays below 2^24.
-    fn add_scaled(self, acc: Self::I32, dot: Self::I32, scale: Self::Scale) -> Self::I32;
-    /// `acc[t] + scale * dot(..)[t]`, with dots of 16 or 32 columns and scales of 8 bits; the products stay below 2^24.
+    /// The empty sum.
+    fn zero_sum(self) -> Self::Sum;
+    /// The value of a sum.
+    fn sum_to_f32(self, x: Self::Sum) -> Self::F32;
+    /// `acc + scale * dot`; the result stays below 2^24.
+    fn add_scaled(self, acc: Self::Sum, dot: Self::I32, scale: Self::Scale) -> Self::Sum;
+    /// `acc[t] + scale * dot(..)[t]`, with dots of 16 or 32 columns and scales of 8 bits; all sums stay below 2^24.
     fn dot_scaled<const N: usize>(
         self,
-        acc: [Self::I32; N],
+        acc: [Self::Sum; N],
         codes: &[Self::U8],
         x: &[&[i8]; N],
         sums: &[i32; N],
         range: Range,
         scale: Self::Scale,
-    ) -> [Self::I32; N];
-    /// `acc + (x << shift)`.
-    fn add_shifted(self, acc: Self::I32, x: Self::I32, shift: &u32) -> Self::I32;
+    ) -> [Self::Sum; N];
 
     /// Loads `4 * LANES` codes `value + 128`.
     fn load_codes(self, src: &[u8]) -> Self::Codes;

@@ -26,6 +26,7 @@ impl Isa for Scalar {
     type I8 = [i8; 64];
     type Codes = [u8; 64];
     type Scale = [i32; ROWS];
+    type Sum = [i32; ROWS];
     type Pairs = [[i32; 2]; ROWS];
 
     fn detect() -> Option<Self> { Some(Scalar) }
@@ -93,13 +94,14 @@ impl Isa for Scalar {
         }
         acc
     }
+    #[inline(always)] fn zero_sum(self) -> [i32; ROWS] { [0; ROWS] }
+    #[inline(always)] fn sum_to_f32(self, x: [i32; ROWS]) -> Floats { self.to_f32(x) }
     #[inline(always)] fn add_scaled(self, acc: [i32; ROWS], dot: [i32; ROWS], scale: [i32; ROWS]) -> [i32; ROWS] { from_fn(|i| acc[i] + dot[i] * scale[i]) }
     #[inline(always)]
     fn dot_scaled<const N: usize>(self, acc: [[i32; ROWS]; N], codes: &[[u8; 64]], x: &[&[i8]; N], sums: &[i32; N], range: Range, scale: [i32; ROWS]) -> [[i32; ROWS]; N] {
         let dot = self.dot(codes, x, sums, range);
         from_fn(|t| from_fn(|r| acc[t][r] + dot[t][r] * scale[r]))
     }
-    #[inline(always)] fn add_shifted(self, acc: [i32; ROWS], x: [i32; ROWS], shift: &u32) -> [i32; ROWS] { from_fn(|i| acc[i] + (x[i] << shift)) }
 
     #[inline(always)] fn load_codes(self, s: &[u8]) -> [u8; 64] { from_fn(|i| s[i]) }
     #[inline(always)] fn load_i8(self, s: &[i8]) -> [i8; 64] { from_fn(|i| s[i]) }

@@ -5,9 +5,6 @@ use fastllm_simd::{Isa, Kernel};
 /// Columns of a block.
 pub const SUPER: usize = 256;
 const GROUPS: usize = SUPER / 32;
-/// Largest exponent of a shifted scale. With it sums of 32 codes still fit 16 bits, and sums of products 31.
-const MAX_SHIFT: u32 = 3;
-
 /// 256 columns of one token.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -20,24 +17,21 @@ pub struct Block {
     pub sums: [i32; GROUPS],
     /// One scale per group.
     pub scale: [f32; GROUPS],
-    /// Grouped form: `scale * sum`.
+    /// `scale * sum`.
     pub scaled_sums: [f32; GROUPS],
-    /// Shifted form: `scale = unit * 2^shift`.
-    pub unit: f32,
-    /// Shifted form: see `unit`.
-    pub shift: [u32; GROUPS],
-    /// Shifted form: `sum << shift`, which the minima of a K-quant are multiplied by.
+    /// `scaled_sums` as multiples of `min_unit`: what the minima of a K-quant are multiplied with.
     pub min_sums: [[i16; 2]; GROUPS / 2],
     /// The same for halves of groups.
     pub min_half_sums: [[i16; 2]; GROUPS],
-    _pad: [u32; 3],
+    /// The unit of `min_sums` and `min_half_sums`.
+    pub min_unit: f32,
+    _pad: [u32; 11],
 }
 
 /// Quantizes a row to every `width`-th block of `out`; an empty row gives zeros.
 pub(super) struct Quantize<'a> {
     pub x: &'a [f32],
     pub width: usize,
-    pub shifted: bool,
     pub out: &'a mut [Block],
 }
 
@@ -50,11 +44,11 @@ impl Kernel for Quantize<'_> {
         while b < self.out.len() {
             let block = &mut self.out[b];
             if let Some(x) = self.x.get(at..).and_then(|x| x.first_chunk()) {
-                quantize(isa, x, self.shifted, block);
+                quantize(isa, x, block);
             } else if at < self.x.len() {
                 let mut padded = [0.0; SUPER];
                 padded[..self.x.len() - at].copy_from_slice(&self.x[at..]);
-                quantize(isa, &padded, self.shifted, block);
+                quantize(isa, &padded, block);
             } else {
                 *block = Block::zeroed();
             }
@@ -66,18 +60,10 @@ impl Kernel for Quantize<'_> {
 
 /// One block. An input that is not finite makes the scales NaN, so that it cannot pass unseen.
 #[inline(always)]
-fn quantize<I: Isa>(isa: I, x: &[f32; SUPER], shifted: bool, out: &mut Block) {
+fn quantize<I: Isa>(isa: I, x: &[f32; SUPER], out: &mut Block) {
     let (largest, poison) = largest(isa, x);
-    if shifted {
-        (out.unit, out.shift) = shifted_scales(&largest);
-        for g in 0..GROUPS {
-            out.scale[g] = out.unit * (1 << out.shift[g]) as f32;
-        }
-    } else {
-        (out.unit, out.shift) = (0.0, [0; GROUPS]);
-        for g in 0..GROUPS {
-            out.scale[g] = largest[g] / 127.0;
-        }
+    for g in 0..GROUPS {
+        out.scale[g] = largest[g] / 127.0;
     }
     for g in 0..GROUPS {
         let inverse = 1.0 / out.scale[g];
@@ -88,6 +74,7 @@ fn quantize<I: Isa>(isa: I, x: &[f32; SUPER], shifted: bool, out: &mut Block) {
             isa.store_i8(clamped, &mut out.q[g][at..]);
         }
     }
+    let mut most = 0f32;
     for g in 0..GROUPS {
         let mut halves = [0i32; 2];
         for i in 0..16 {
@@ -98,10 +85,18 @@ fn quantize<I: Isa>(isa: I, x: &[f32; SUPER], shifted: bool, out: &mut Block) {
         out.sums[g] = halves[0] + halves[1];
         out.scale[g] += poison;
         out.scaled_sums[g] = out.scale[g] * out.sums[g] as f32;
-        out.min_sums[g / 2][g % 2] = (out.sums[g] << out.shift[g]) as i16;
-        out.min_half_sums[g] = [(halves[0] << out.shift[g]) as i16, (halves[1] << out.shift[g]) as i16];
+        let largest = halves[0].abs().max(halves[1].abs()).max(out.sums[g].abs());
+        most = (out.scale[g] * largest as f32).max(most);
     }
-    out.unit += poison;
+    out.min_unit = most / 32767.0;
+    let inverse = 1.0 / out.min_unit;
+    let inverse = if inverse < f32::MAX { inverse } else { 0.0 };
+    for g in 0..GROUPS {
+        let unit = out.scale[g] * inverse;
+        out.min_sums[g / 2][g % 2] = (unit * out.sums[g] as f32).round_ties_even() as i16;
+        out.min_half_sums[g] =
+            [(unit * out.half_sums[g][0] as f32).round_ties_even() as i16, (unit * out.half_sums[g][1] as f32).round_ties_even() as i16];
+    }
 }
 
 /// The largest size of each group, and 0, or NaN if an input is not finite.
@@ -125,42 +120,4 @@ fn largest<I: Isa>(isa: I, x: &[f32; SUPER]) -> ([f32; GROUPS], f32) {
         bad += lane;
     }
     (largest, bad)
-}
-
-/// The unit and the shift of each group with the least error, among four units of an octave: the error of a group grows with the square
-/// of its scale.
-#[inline(always)]
-fn shifted_scales(largest: &[f32; GROUPS]) -> (f32, [u32; GROUPS]) {
-    const MOST: f32 = (1 << MAX_SHIFT) as f32;
-    /// Powers of 2^(1/4).
-    const UNITS: [f32; 4] = [1.0, 1.189_207_1, std::f32::consts::SQRT_2, 1.681_792_9];
-    let mut most = 0.0;
-    for g in 0..GROUPS {
-        most = if largest[g] > most { largest[g] } else { most };
-    }
-    let least = most / (127.0 * MOST);
-    let inverse = 1.0 / (127.0 * least);
-    // All zero, or so small that codes are 0.
-    let inverse = if inverse < f32::MAX { inverse } else { 0.0 };
-    let mut best = (f32::INFINITY, least, [1.0f32; GROUPS]);
-    for unit in UNITS {
-        let (mut factors, mut error) = ([1.0; GROUPS], 0.0);
-        for g in 0..GROUPS {
-            // The least power of two that is not below.
-            let ratio = largest[g] * inverse / unit;
-            let power = f32::from_bits(ratio.to_bits().wrapping_add(0x007f_ffff) & 0x7f80_0000);
-            let power = if power > 1.0 { power } else { 1.0 };
-            factors[g] = if power < MOST { power } else { MOST };
-            error += factors[g] * factors[g];
-        }
-        error *= unit * unit;
-        if error < best.0 {
-            best = (error, least * unit, factors);
-        }
-    }
-    let mut shift = [0; GROUPS];
-    for g in 0..GROUPS {
-        shift[g] = (best.2[g].to_bits() >> 23) - 127;
-    }
-    (best.1, shift)
 }

@@ -1,10 +1,7 @@
 //! Activations in the form that the matrix kernels read: tiles of tokens, interleaved block by block.
 //!
-//! For quantized weights a block is 256 columns of a token as 8-bit codes, with a scale per 32 columns and with the sums that zero points,
-//! offsets and minima are multiplied by. For dense weights a tile holds plain floats, column by column.
-//!
-//! Weights with integer scales get scales that are a unit times 1, 2, 4 or 8, so that all 256 columns are added up as integers: a multiply
-//! less for 32 columns, the dearest thing beside the dot product itself. The other types get the best float for every 32 columns.
+//! For quantized weights a block is 256 columns of a token as 8-bit codes, with one f32 scale per 32 columns and with the sums that
+//! zero points, offsets and minima are multiplied by. For dense weights a tile holds plain floats, column by column.
 mod block;
 
 pub use block::{Block, SUPER};
@@ -34,10 +31,8 @@ pub struct Tile {
 /// Which forms of the activations are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forms {
-    /// 8-bit codes with a float for every 32 columns, for weights with float scales.
-    pub grouped: bool,
-    /// 8-bit codes with a float for 256 columns and a power of two for every 32, for weights with integer scales.
-    pub shifted: bool,
+    /// 8-bit codes, for quantized weights.
+    pub quantized: bool,
     /// Floats, for dense weights.
     pub dense: bool,
 }
@@ -46,17 +41,15 @@ impl Forms {
     /// What either wants.
     #[must_use]
     pub fn and(self, other: Forms) -> Forms {
-        Forms { grouped: self.grouped || other.grouped, shifted: self.shifted || other.shifted, dense: self.dense || other.dense }
+        Forms { quantized: self.quantized || other.quantized, dense: self.dense || other.dense }
     }
 }
 
 /// Columns of the widest matrix that wants a form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FormCols {
-    /// Of [`Forms::grouped`].
-    pub grouped: usize,
-    /// Of [`Forms::shifted`].
-    pub shifted: usize,
+    /// Of [`Forms::quantized`].
+    pub quantized: usize,
     /// Of [`Forms::dense`].
     pub dense: usize,
 }
@@ -64,7 +57,7 @@ pub struct FormCols {
 impl FormCols {
     /// Makes room for matrices of `cols` columns.
     pub fn widen(&mut self, forms: Forms, cols: usize) {
-        for (widest, wanted) in [(&mut self.grouped, forms.grouped), (&mut self.shifted, forms.shifted), (&mut self.dense, forms.dense)] {
+        for (widest, wanted) in [(&mut self.quantized, forms.quantized), (&mut self.dense, forms.dense)] {
             if wanted {
                 *widest = cols.max(*widest);
             }
@@ -81,8 +74,7 @@ pub struct Activations {
     /// The tiles of each part.
     parts: Vec<Range<usize>>,
     forms: Forms,
-    grouped: AlignedVec<Block>,
-    shifted: AlignedVec<Block>,
+    quantized: AlignedVec<Block>,
     dense: AlignedVec<f32>,
 }
 
@@ -114,13 +106,11 @@ impl<'a> Inputs<'a> {
         self.tiles.first().map_or(0, |t| t.first)
     }
 
-    /// A quantized form of a tile: `[block][token of the tile]`.
+    /// The quantized form of a tile: `[block][token of the tile]`.
     #[inline(always)]
-    pub(crate) fn quantized(self, tile: Tile, shifted: bool) -> &'a [Block] {
-        let a = self.activations;
-        let blocks = a.cols.div_ceil(SUPER);
-        let form = if shifted { &a.shifted } else { &a.grouped };
-        &form[tile.stored * blocks..][..tile.width * blocks]
+    pub(crate) fn quantized(self, tile: Tile) -> &'a [Block] {
+        let blocks = self.activations.cols.div_ceil(SUPER);
+        &self.activations.quantized[tile.stored * blocks..][..tile.width * blocks]
     }
 
     /// The dense form of a tile: `[column][token of the tile]`.
@@ -156,7 +146,7 @@ fn stored(tokens: usize) -> usize {
 impl Activations {
     /// Bytes of all forms of `tokens` tokens.
     pub fn bytes(tokens: usize, cols: FormCols) -> usize {
-        let blocks = cols.grouped.div_ceil(SUPER) + cols.shifted.div_ceil(SUPER);
+        let blocks = cols.quantized.div_ceil(SUPER);
         stored(tokens).saturating_mul(blocks * size_of::<Block>() + dense_cols(cols.dense) * size_of::<f32>())
     }
 
@@ -166,8 +156,7 @@ impl Activations {
     /// If the memory cannot be had.
     pub fn reserve(&mut self, tokens: usize, cols: FormCols) -> Result<(), OutOfMemory> {
         let stored = stored(tokens);
-        self.grouped.reserve(stored.saturating_mul(cols.grouped.div_ceil(SUPER)))?;
-        self.shifted.reserve(stored.saturating_mul(cols.shifted.div_ceil(SUPER)))?;
+        self.quantized.reserve(stored.saturating_mul(cols.quantized.div_ceil(SUPER)))?;
         self.dense.reserve(stored.saturating_mul(dense_cols(cols.dense)))
     }
 
@@ -198,17 +187,14 @@ impl Activations {
         self.forms = forms;
         let stored = self.cut(parts);
         let (row, tiles) = (&row, &self.tiles);
-        for (wanted, form, shifted) in [(forms.grouped, &mut self.grouped, false), (forms.shifted, &mut self.shifted, true)] {
-            if !wanted {
-                continue;
-            }
+        if forms.quantized {
             let blocks = cols.div_ceil(SUPER);
-            form.reserve(stored * blocks)?;
-            form.resize(stored * blocks);
-            pool.for_each_mut(&mut split_tiles(form, tiles, blocks), |i, part| {
+            self.quantized.reserve(stored * blocks)?;
+            self.quantized.resize(stored * blocks);
+            pool.for_each_mut(&mut split_tiles(&mut self.quantized, tiles, blocks), |i, part| {
                 for t in 0..tiles[i].width {
                     let x = if t < tiles[i].tokens { row(tiles[i].first + t) } else { &[] };
-                    cpu.run(Quantize { x, width: tiles[i].width, shifted, out: &mut part[t..] });
+                    cpu.run(Quantize { x, width: tiles[i].width, out: &mut part[t..] });
                 }
             });
         }

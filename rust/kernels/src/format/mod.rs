@@ -82,8 +82,6 @@ pub trait Format: Copy + Send + Sync + 'static {
     const RANGE: Range;
     /// Columns that share an integer scale (16 or 32), or 0 if there is none.
     const SCALE_RUN: usize = 0;
-    /// Whether the activations have shifted scales: where weights have integer scales.
-    const SHIFTED: bool = Self::SCALE_RUN != 0;
     /// Whether every 16 columns have a float scale.
     const FLOAT_SCALES: bool = false;
     /// Columns that share an integer minimum (16 or 32), or 0 if there is none.

@@ -223,7 +223,7 @@ impl<F: Format> Kernel for QuantizedChunk<'_, '_, F> {
             sums.resize(chunk.count, Default::default());
         }
         for &tile in chunk.tiles {
-            let x = chunk.x.quantized(tile, F::SHIFTED);
+            let x = chunk.x.quantized(tile);
             if tile.width == WIDE {
                 if tokens == 8 {
                     matmul::wide::<F, I, 8>(isa, panels, &codes, x, &mut sums);
@@ -264,7 +264,7 @@ impl<F: Format> TileKernel for &mut QuantizedChunk<'_, '_, F> {
         let Unpacked { codes, mut sums } = std::mem::take(chunk.unpacked);
         sums.resize(chunk.count, Default::default());
         for &tile in chunk.tiles {
-            matmul::tiled::<F, I>(isa, &configured, panels, &codes, chunk.x.quantized(tile, F::SHIFTED), &mut sums);
+            matmul::tiled::<F, I>(isa, &configured, panels, &codes, chunk.x.quantized(tile), &mut sums);
             for (p, sums) in sums.iter().enumerate() {
                 chunk.store(p, tile.first, tile, sums);
             }

@@ -45,7 +45,8 @@ impl WeightType {
 
     /// The form of the activations that these weights are multiplied with.
     pub fn form(self) -> Forms {
-        self.visit(FormOf)
+        let quantized = matches!(self, WeightType::Quantized(_));
+        Forms { quantized, dense: !quantized }
     }
 
     /// Columns of a block in the file.
@@ -87,18 +88,6 @@ pub(super) trait WeightVisitor {
     type Output;
     fn dense<E: Element>(self) -> Self::Output;
     fn quantized<T: FileType>(self) -> Self::Output;
-}
-
-struct FormOf;
-impl WeightVisitor for FormOf {
-    type Output = Forms;
-    fn dense<E: Element>(self) -> Forms {
-        Forms { dense: true, ..Forms::default() }
-    }
-    fn quantized<T: FileType>(self) -> Forms {
-        let shifted = T::Format::SHIFTED;
-        Forms { grouped: !shifted, shifted, dense: false }
-    }
 }
 
 struct BlockCols;

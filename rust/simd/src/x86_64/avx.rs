@@ -83,7 +83,7 @@ impl<const VNNI: bool> Avx<VNNI> {
         // SAFETY: only called with a token, which proves AVX2.
         unsafe {
             if VNNI {
-                return wide;
+                return _mm256_castps_si256(_mm256_cvtepi32_ps(wide));
             }
             let twice =
                 _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13, 0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
@@ -125,8 +125,10 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
     type U8 = __m256i;
     type I8 = __m256i;
     type Codes = Signed;
-    /// Integers with VNNI, else every scale twice in 16 bits.
+    /// With VNNI the bits of floats, else every scale twice in 16 bits.
     type Scale = __m256i;
+    /// With VNNI the bits of floats, else integers.
+    type Sum = __m256i;
     type Pairs = __m256i;
 
     fn detect() -> Option<Self> {
@@ -244,10 +246,15 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
         }
         acc
     }
+    #[inline(always)] fn zero_sum(self) -> __m256i { self.zero() }
+    #[inline(always)] fn sum_to_f32(self, x: __m256i) -> __m256 { if VNNI { unsafe { _mm256_castsi256_ps(x) } } else { self.to_f32(x) } }
     #[inline(always)] fn add_scaled(self, acc: __m256i, dot: __m256i, scale: __m256i) -> __m256i {
         unsafe {
-            // Without VNNI the scale stands in both halves of a lane: one of them, with its sign.
-            let scale = if VNNI { scale } else { _mm256_srai_epi32::<16>(scale) };
+            if VNNI {
+                return _mm256_castps_si256(self.fma(self.to_f32(dot), _mm256_castsi256_ps(scale), _mm256_castsi256_ps(acc)));
+            }
+            // The scale stands in both halves of a lane: one of them, with its sign.
+            let scale = _mm256_srai_epi32::<16>(scale);
             _mm256_add_epi32(acc, _mm256_mullo_epi32(dot, scale))
         }
     }
@@ -275,9 +282,6 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
             acc[t] = dot_i16(acc[t], codes, x[t], range.max, scale);
         }
         acc
-    }
-    #[inline(always)] fn add_shifted(self, acc: __m256i, x: __m256i, shift: &u32) -> __m256i {
-        unsafe { _mm256_add_epi32(acc, _mm256_sllv_epi32(x, _mm256_set1_epi32(*shift as i32))) }
     }
 
     #[inline(always)]
