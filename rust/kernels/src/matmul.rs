@@ -321,8 +321,9 @@ fn tile_dots<F: Format>(tiles: &Configured<'_>, codes: &[Bytes], x: &[Block; WID
     }
 }
 
-/// Bytes between a read and the prefetch that serves it.
-const AHEAD: usize = 2048;
+/// Bytes between a read and the prefetch that serves it. On Zen 4 512 to 1024 read as fast as none or 4 % faster, 2048 is 3 % slower; on
+/// Sapphire Rapids more is better.
+const AHEAD: usize = 1024;
 
 /// Asks for the bytes of one group, `AHEAD` bytes further on: also across the end of the panel, where the next one starts. Spread over
 /// the groups, since requests in bursts are lost. The hardware's own prefetcher stops at the end of a page.

@@ -14,8 +14,10 @@ pub fn forward(pass: &mut Pass<'_>, mlp: &Mlp<Loaded>, tokens: usize) -> Result<
     let s = &mut *pass.scratch;
     let Some(gate) = &mlp.gate else {
         pass.project(&mlp.up, |s| (&s.normed, &mut s.activations, &mut s.up), pass.hidden_stride, tokens)?;
-        for_rows(pass.worker.pool, &mut pass.scratch.up, stride, |_, up| gelu_erf_in_place(cpu, &mut up[..width]));
-        return pass.project(&mlp.down, |s| (&s.up, &mut s.activations, &mut s.block), stride, tokens);
+        let s = &mut *pass.scratch;
+        let activate = |_, up: &mut [f32]| gelu_erf_in_place(cpu, &mut up[..width]);
+        pass.worker.fill_in_place(&mut s.activations, &mlp.down.weight, &[tokens], (&mut s.up, stride), activate)?;
+        return pass.project_prepared(&mlp.down, |s| (&s.up, &mut s.activations, &mut s.block), tokens);
     };
     pass.worker.fill(&mut s.activations, &[&gate.weight, &mlp.up.weight], &s.normed, pass.hidden_stride, tokens)?;
     s.gate.resize(tokens * stride);
@@ -26,11 +28,12 @@ pub fn forward(pass: &mut Pass<'_>, mlp: &Mlp<Loaded>, tokens: usize) -> Result<
         for_rows(pass.worker.pool, &mut s.up, stride, |_, up| add_bias(cpu, mlp.up.bias.as_deref(), up));
     }
     let (up, bias) = (&s.up, gate.bias.as_deref());
-    for_rows(pass.worker.pool, &mut s.gate, stride, |t, gate| {
+    let activate = |t: usize, gate: &mut [f32]| {
         add_bias(cpu, bias, gate);
         activate_gate(cpu, activation, &mut gate[..width], &up[t * stride..][..width]);
-    });
-    pass.project(&mlp.down, |s| (&s.gate, &mut s.activations, &mut s.block), stride, tokens)
+    };
+    pass.worker.fill_in_place(&mut s.activations, &mlp.down.weight, &[tokens], (&mut s.gate, stride), activate)?;
+    pass.project_prepared(&mlp.down, |s| (&s.gate, &mut s.activations, &mut s.block), tokens)
 }
 
 /// `gate = activation(gate) * up`.

@@ -50,15 +50,14 @@ pub fn forward(pass: &mut Pass<'_>, experts: &Experts<Loaded>, tokens: usize) ->
         for_rows(pass.worker.pool, &mut s.up, width, |i, up| add_assign(cpu, &mut up[..real], of_expert(bias, &assignments[i], real)));
     }
     let (up, bias) = (&s.up, &experts.gate.bias);
-    for_rows(pass.worker.pool, &mut s.gate, width, |i, gate| {
+    let activate = |i: usize, gate: &mut [f32]| {
         let gate = &mut gate[..real];
         if let Some(bias) = bias {
             add_assign(cpu, gate, of_expert(bias, &assignments[i], real));
         }
         activate_gate(cpu, activation, gate, &up[i * width..][..real]);
-    });
-    let row = |i: usize| &s.gate[i * width..][..real];
-    pass.worker.fill_parts(&mut s.expert_activations, &[down], &sizes, real, row)?;
+    };
+    pass.worker.fill_in_place(&mut s.expert_activations, down, &sizes, (&mut s.gate, width), activate)?;
     s.expert_out.resize(assignments.len() * hidden);
     let products: Vec<_> = per_group(down, &s.expert_activations, &mut s.expert_out, &groups, &assignments).collect();
     pass.worker.multiply(&products)?;

@@ -67,9 +67,25 @@ impl Worker<'_> {
         cols: usize,
         row: impl Fn(usize) -> &'x [f32] + Sync,
     ) -> Result<(), ModelError> {
-        let forms = matrices.iter().map(|m| m.kind().form()).fold(Forms::default(), Forms::and);
-        Ok(out.fill(self.cpu, self.pool, parts, cols, forms, row)?)
+        Ok(out.fill(self.cpu, self.pool, parts, cols, forms(matrices), row)?)
     }
+
+    /// Prepares the first columns of `rows` of parts of so many tokens for a matrix, after `last(token, row)`.
+    pub fn fill_in_place(
+        &self,
+        out: &mut Activations,
+        matrix: &Linear,
+        parts: &[usize],
+        rows: (&mut [f32], usize),
+        last: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<(), ModelError> {
+        Ok(out.fill_in_place(self.cpu, self.pool, parts, matrix.cols(), forms(&[matrix]), rows, last)?)
+    }
+}
+
+/// The forms of activations that some matrices want.
+fn forms(matrices: &[&Linear]) -> Forms {
+    matrices.iter().map(|m| m.kind().form()).fold(Forms::default(), Forms::and)
 }
 
 /// What the parts of a forward pass share.
@@ -92,8 +108,14 @@ type Flow = fn(&mut Scratch) -> (&AlignedVec<f32>, &mut Activations, &mut Aligne
 impl Pass<'_> {
     /// `y = weight * x + bias` for `tokens` rows.
     pub fn project(&mut self, p: &Projection<Loaded>, flow: Flow, stride: usize, tokens: usize) -> Result<(), ModelError> {
-        let (x, activations, y) = flow(self.scratch);
+        let (x, activations, _) = flow(self.scratch);
         self.worker.fill(activations, &[&p.weight], x, stride, tokens)?;
+        self.project_prepared(p, flow, tokens)
+    }
+
+    /// The same once the activations are prepared.
+    pub fn project_prepared(&mut self, p: &Projection<Loaded>, flow: Flow, tokens: usize) -> Result<(), ModelError> {
+        let (_, activations, y) = flow(self.scratch);
         y.resize(tokens * p.weight.padded_rows());
         self.worker.multiply(&[Product::new(&p.weight, activations, y)])?;
         if p.bias.is_some() {

@@ -74,6 +74,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn store_f16(self, x: Self::F32, dst: &mut [u16]);
     /// Stores `LANES` integers, rounded to nearest, ties to even; `x` lies in -127..=127.
     fn store_i8(self, x: Self::F32, dst: &mut [i8]);
+    /// Stores `LANES` integers, rounded to nearest, ties to even; `x` lies in -32767..=32767.
+    fn store_i16(self, x: Self::F32, dst: &mut [i16]);
+    /// The sums of each 16 values, -127..=127.
+    fn half_sums(self, q: &[[i8; 32]; 8]) -> [[i32; 2]; 8];
     /// `a + b`.
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a - b`.

@@ -41,6 +41,10 @@ impl Isa for Scalar {
     #[inline(always)] fn store(self, x: Floats, d: &mut [f32]) { d[..ROWS].copy_from_slice(&x); }
     #[inline(always)] fn store_f16(self, x: Floats, d: &mut [u16]) { for i in 0..ROWS { d[i] = f32_to_f16(x[i]); } }
     #[inline(always)] fn store_i8(self, x: Floats, d: &mut [i8]) { for i in 0..ROWS { d[i] = x[i].round_ties_even() as i8; } }
+    #[inline(always)] fn store_i16(self, x: Floats, d: &mut [i16]) { for i in 0..ROWS { d[i] = x[i].round_ties_even() as i16; } }
+    #[inline(always)] fn half_sums(self, q: &[[i8; 32]; 8]) -> [[i32; 2]; 8] {
+        from_fn(|g| from_fn(|half| q[g][16 * half..][..16].iter().map(|&x| i32::from(x)).sum()))
+    }
     #[inline(always)] fn add(self, a: Floats, b: Floats) -> Floats { lanes(|i| a[i] + b[i]) }
     #[inline(always)] fn sub(self, a: Floats, b: Floats) -> Floats { lanes(|i| a[i] - b[i]) }
     #[inline(always)] fn mul(self, a: Floats, b: Floats) -> Floats { lanes(|i| a[i] * b[i]) }

@@ -62,40 +62,64 @@ impl Kernel for Quantize<'_> {
 #[inline(always)]
 fn quantize<I: Isa>(isa: I, x: &[f32; SUPER], out: &mut Block) {
     let (largest, poison) = largest(isa, x);
+    let mut inverse = [0.0; GROUPS];
     for g in 0..GROUPS {
         out.scale[g] = largest[g] / 127.0;
+        inverse[g] = finite_inverse(out.scale[g]);
     }
     for g in 0..GROUPS {
-        let inverse = 1.0 / out.scale[g];
-        let inverse = isa.splat(if inverse < f32::MAX { inverse } else { 0.0 });
+        let inverse = isa.splat(inverse[g]);
         for at in (0..32).step_by(I::LANES) {
             let scaled = isa.mul(isa.load(&x[32 * g + at..]), inverse);
             let clamped = isa.min(isa.max(scaled, isa.splat(-127.0)), isa.splat(127.0));
             isa.store_i8(clamped, &mut out.q[g][at..]);
         }
     }
-    let mut most = 0f32;
+    out.half_sums = isa.half_sums(&out.q);
+    let mut most = [0.0; GROUPS];
     for g in 0..GROUPS {
-        let mut halves = [0i32; 2];
-        for i in 0..16 {
-            halves[0] += i32::from(out.q[g][i]);
-            halves[1] += i32::from(out.q[g][16 + i]);
-        }
-        out.half_sums[g] = halves;
+        let halves = out.half_sums[g];
         out.sums[g] = halves[0] + halves[1];
         out.scale[g] += poison;
         out.scaled_sums[g] = out.scale[g] * out.sums[g] as f32;
-        let largest = halves[0].abs().max(halves[1].abs()).max(out.sums[g].abs());
-        most = (out.scale[g] * largest as f32).max(most);
+        most[g] = out.scale[g] * halves[0].abs().max(halves[1].abs()).max(out.sums[g].abs()) as f32;
+    }
+    sums_for_minima(isa, &most, out);
+}
+
+/// `1 / x`, or 0 if that is not a finite number.
+#[inline(always)]
+fn finite_inverse(x: f32) -> f32 {
+    let inverse = 1.0 / x;
+    if inverse < f32::MAX { inverse } else { 0.0 }
+}
+
+/// The scaled sums as multiples of a unit, the largest of them / 32767.
+#[inline(always)]
+fn sums_for_minima<I: Isa>(isa: I, largest: &[f32; GROUPS], out: &mut Block) {
+    let mut most = 0.0;
+    for g in 0..GROUPS {
+        most = if largest[g] > most { largest[g] } else { most };
     }
     out.min_unit = most / 32767.0;
-    let inverse = 1.0 / out.min_unit;
-    let inverse = if inverse < f32::MAX { inverse } else { 0.0 };
+    let inverse = finite_inverse(out.min_unit);
+    // Each twice, as there are two halves; the sums of groups fill the first half of a vector.
+    let (mut units, mut halves, mut sums) = ([0.0; 2 * GROUPS], [0.0; 2 * GROUPS], [0.0; 2 * GROUPS]);
+    let mut group_units = [0.0; 2 * GROUPS];
     for g in 0..GROUPS {
         let unit = out.scale[g] * inverse;
-        out.min_sums[g / 2][g % 2] = (unit * out.sums[g] as f32).round_ties_even() as i16;
-        out.min_half_sums[g] =
-            [(unit * out.half_sums[g][0] as f32).round_ties_even() as i16, (unit * out.half_sums[g][1] as f32).round_ties_even() as i16];
+        (units[2 * g], units[2 * g + 1], group_units[g]) = (unit, unit, unit);
+        (halves[2 * g], halves[2 * g + 1]) = (out.half_sums[g][0] as f32, out.half_sums[g][1] as f32);
+        sums[g] = out.sums[g] as f32;
+    }
+    let mut rounded = [[0; 2 * GROUPS]; 2];
+    for at in (0..2 * GROUPS).step_by(I::LANES) {
+        isa.store_i16(isa.mul(isa.load(&units[at..]), isa.load(&halves[at..])), &mut rounded[0][at..]);
+        isa.store_i16(isa.mul(isa.load(&group_units[at..]), isa.load(&sums[at..])), &mut rounded[1][at..]);
+    }
+    for g in 0..GROUPS {
+        out.min_half_sums[g] = [rounded[0][2 * g], rounded[0][2 * g + 1]];
+        out.min_sums[g / 2][g % 2] = rounded[1][g];
     }
 }
 

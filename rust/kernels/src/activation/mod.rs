@@ -102,6 +102,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// First token, counted over all parts.
+    #[inline(always)]
     pub fn first(self) -> usize {
         self.tiles.first().map_or(0, |t| t.first)
     }
@@ -183,36 +184,71 @@ impl Activations {
         forms: Forms,
         row: impl Fn(usize) -> &'a [f32] + Sync,
     ) -> Result<(), OutOfMemory> {
+        let mut tiles = self.prepare(parts, cols, forms)?;
+        pool.for_each_mut(&mut tiles, |_, out| {
+            for t in 0..out.tile.width {
+                let x = if t < out.tile.tokens { row(out.tile.first + t) } else { &[] };
+                out.put(cpu, t, x);
+            }
+        });
+        Ok(())
+    }
+
+    /// Fills in the wanted forms from the first `cols` floats of rows of `stride`, of which `last(token, row)` makes what is wanted. It is
+    /// called once for every row, just before the row is read.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub fn fill_in_place(
+        &mut self,
+        cpu: Cpu,
+        pool: &Pool,
+        parts: &[usize],
+        cols: usize,
+        forms: Forms,
+        (rows, stride): (&mut [f32], usize),
+        last: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<(), OutOfMemory> {
+        let mut rest = rows;
+        let mut tiles = Vec::new();
+        for out in self.prepare(parts, cols, forms)? {
+            let (rows, tail) = std::mem::take(&mut rest).split_at_mut(out.tile.tokens * stride);
+            rest = tail;
+            tiles.push((out, rows));
+        }
+        pool.for_each_mut(&mut tiles, |_, (out, rows)| {
+            for (t, row) in rows.chunks_exact_mut(stride).enumerate() {
+                last(out.tile.first + t, row);
+                out.put(cpu, t, &row[..cols]);
+            }
+            for t in out.tile.tokens..out.tile.width {
+                out.put(cpu, t, &[]);
+            }
+        });
+        Ok(())
+    }
+
+    /// Makes room for tokens of so many parts, and takes it apart by tiles.
+    fn prepare(&mut self, parts: &[usize], cols: usize, forms: Forms) -> Result<Vec<TileOut<'_>>, OutOfMemory> {
         self.cols = cols;
         self.forms = forms;
         let stored = self.cut(parts);
-        let (row, tiles) = (&row, &self.tiles);
-        if forms.quantized {
-            let blocks = cols.div_ceil(SUPER);
-            self.quantized.reserve(stored * blocks)?;
-            self.quantized.resize(stored * blocks);
-            pool.for_each_mut(&mut split_tiles(&mut self.quantized, tiles, blocks), |i, part| {
-                for t in 0..tiles[i].width {
-                    let x = if t < tiles[i].tokens { row(tiles[i].first + t) } else { &[] };
-                    cpu.run(Quantize { x, width: tiles[i].width, out: &mut part[t..] });
-                }
-            });
+        let blocks = if forms.quantized { cols.div_ceil(SUPER) } else { 0 };
+        let floats = if forms.dense { dense_cols(cols) } else { 0 };
+        self.quantized.reserve(stored * blocks)?;
+        self.quantized.resize(stored * blocks);
+        self.dense.reserve(stored * floats)?;
+        self.dense.resize(stored * floats);
+        let (mut quantized, mut dense): (&mut [Block], &mut [f32]) = (&mut self.quantized, &mut self.dense);
+        let mut tiles = Vec::with_capacity(self.tiles.len());
+        for &tile in &self.tiles {
+            let (q, rest) = quantized.split_at_mut(tile.width * blocks);
+            quantized = rest;
+            let (d, rest) = dense.split_at_mut(tile.width * floats);
+            dense = rest;
+            tiles.push(TileOut { tile, quantized: q, dense: d });
         }
-        if forms.dense {
-            let cols = dense_cols(cols);
-            self.dense.reserve(stored * cols)?;
-            self.dense.resize(stored * cols);
-            pool.for_each_mut(&mut split_tiles(&mut self.dense, tiles, cols), |i, part| {
-                let Tile { first, width, tokens, .. } = tiles[i];
-                part.fill(0.0);
-                for t in 0..tokens {
-                    for (x, out) in row(first + t).iter().zip(part[t..].iter_mut().step_by(width)) {
-                        *out = *x;
-                    }
-                }
-            });
-        }
-        Ok(())
+        Ok(tiles)
     }
 
     /// Cuts parts of so many tokens into tiles; returns the tokens stored.
@@ -236,12 +272,23 @@ impl Activations {
     }
 }
 
-fn split_tiles<'a, T>(mut all: &'a mut [T], tiles: &[Tile], per_token: usize) -> Vec<&'a mut [T]> {
-    let mut parts = Vec::with_capacity(tiles.len());
-    for tile in tiles {
-        let (part, rest) = all.split_at_mut(tile.width * per_token);
-        parts.push(part);
-        all = rest;
+/// The memory of a tile; a form that is not wanted is empty.
+struct TileOut<'a> {
+    tile: Tile,
+    quantized: &'a mut [Block],
+    dense: &'a mut [f32],
+}
+
+impl TileOut<'_> {
+    /// Puts the row of token `t` of the tile; an empty row gives zeros.
+    fn put(&mut self, cpu: Cpu, t: usize, x: &[f32]) {
+        let width = self.tile.width;
+        if !self.quantized.is_empty() {
+            cpu.run(Quantize { x, width, out: &mut self.quantized[t..] });
+        }
+        if !self.dense.is_empty() {
+            let padded = x.iter().copied().chain(std::iter::repeat(0.0));
+            self.dense[t..].iter_mut().step_by(width).zip(padded).for_each(|(out, x)| *out = x);
+        }
     }
-    parts
 }

@@ -173,6 +173,14 @@ impl<const VNNI: bool> Isa for Avx<VNNI> {
             _mm_storel_epi64(d.as_mut_ptr().cast(), _mm_packs_epi16(words, words));
         }
     }
+    #[inline(always)] fn store_i16(self, x: __m256, d: &mut [i16]) {
+        assert!(d.len() >= 8);
+        unsafe {
+            let n = _mm256_cvtps_epi32(x);
+            _mm_storeu_si128(d.as_mut_ptr().cast(), _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256::<1>(n)));
+        }
+    }
+    #[inline(always)] fn half_sums(self, q: &[[i8; 32]; 8]) -> [[i32; 2]; 8] { unsafe { super::half_sums(q) } }
     #[inline(always)] fn add(self, a: __m256, b: __m256) -> __m256 { unsafe { _mm256_add_ps(a, b) } }
     #[inline(always)] fn sub(self, a: __m256, b: __m256) -> __m256 { unsafe { _mm256_sub_ps(a, b) } }
     #[inline(always)] fn mul(self, a: __m256, b: __m256) -> __m256 { unsafe { _mm256_mul_ps(a, b) } }

@@ -73,6 +73,11 @@ impl Isa for Avx512Vnni {
         assert!(d.len() >= 16);
         unsafe { _mm_storeu_si128(d.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x))) }
     }
+    #[inline(always)] fn store_i16(self, x: __m512, d: &mut [i16]) {
+        assert!(d.len() >= 16);
+        unsafe { _mm256_storeu_si256(d.as_mut_ptr().cast(), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x))) }
+    }
+    #[inline(always)] fn half_sums(self, q: &[[i8; 32]; 8]) -> [[i32; 2]; 8] { unsafe { super::half_sums(q) } }
     #[inline(always)] fn add(self, a: __m512, b: __m512) -> __m512 { unsafe { _mm512_add_ps(a, b) } }
     #[inline(always)] fn sub(self, a: __m512, b: __m512) -> __m512 { unsafe { _mm512_sub_ps(a, b) } }
     #[inline(always)] fn mul(self, a: __m512, b: __m512) -> __m512 { unsafe { _mm512_mul_ps(a, b) } }
