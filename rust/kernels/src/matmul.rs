@@ -369,7 +369,7 @@ fn group_dot<F: Format, I: Isa, const N: usize>(
         for half in 0..2 {
             for t in 0..N {
                 q[t] = &x[t].q[at][16 * half..][..16];
-                sums[t] = x[t].half_sums[at][half];
+                sums[t] = i32::from(x[t].half_sums[at][half]);
             }
             let (codes, run) = (&codes[4 * half..][..4], 2 * group + half);
             if F::FLOAT_SCALES {

@@ -12,7 +12,7 @@ pub struct Block {
     /// Codes, -127..=127; the value is `scale[group] * code`.
     pub q: [[i8; 32]; GROUPS],
     /// Sums of the codes of each half of a group.
-    pub half_sums: [[i32; 2]; GROUPS],
+    pub half_sums: [[i16; 2]; GROUPS],
     /// Sums of the codes of a group.
     pub sums: [i32; GROUPS],
     /// One scale per group.
@@ -25,7 +25,7 @@ pub struct Block {
     pub min_half_sums: [[i16; 2]; GROUPS],
     /// The unit of `min_sums` and `min_half_sums`.
     pub min_unit: f32,
-    _pad: [u32; 11],
+    _pad: [u32; 3],
 }
 
 /// Quantizes a row to every `width`-th block of `out`; an empty row gives zeros.
@@ -75,10 +75,11 @@ fn quantize<I: Isa>(isa: I, x: &[f32; SUPER], out: &mut Block) {
             isa.store_i8(clamped, &mut out.q[g][at..]);
         }
     }
-    out.half_sums = isa.half_sums(&out.q);
+    let half_sums = isa.half_sums(&out.q);
     let mut most = [0.0; GROUPS];
     for g in 0..GROUPS {
-        let halves = out.half_sums[g];
+        let halves = half_sums[g];
+        out.half_sums[g] = [halves[0] as i16, halves[1] as i16];
         out.sums[g] = halves[0] + halves[1];
         out.scale[g] += poison;
         out.scaled_sums[g] = out.scale[g] * out.sums[g] as f32;
@@ -109,7 +110,7 @@ fn sums_for_minima<I: Isa>(isa: I, largest: &[f32; GROUPS], out: &mut Block) {
     for g in 0..GROUPS {
         let unit = out.scale[g] * inverse;
         (units[2 * g], units[2 * g + 1], group_units[g]) = (unit, unit, unit);
-        (halves[2 * g], halves[2 * g + 1]) = (out.half_sums[g][0] as f32, out.half_sums[g][1] as f32);
+        (halves[2 * g], halves[2 * g + 1]) = (f32::from(out.half_sums[g][0]), f32::from(out.half_sums[g][1]));
         sums[g] = out.sums[g] as f32;
     }
     let mut rounded = [[0; 2 * GROUPS]; 2];
