@@ -222,13 +222,15 @@ impl<F: Format> Kernel for QuantizedChunk<'_, '_, F> {
         if wide {
             sums.resize(chunk.count, Default::default());
         }
+        let last = chunk.tiles.last().map_or(0, |t| t.first);
         for &tile in chunk.tiles {
             let x = chunk.x.quantized(tile);
             if tile.width == WIDE {
+                let last = tile.first == last;
                 if tokens == 8 {
-                    matmul::wide::<F, I, 8>(isa, panels, &codes, x, &mut sums);
+                    matmul::wide::<F, I, 8>(isa, panels, &codes, x, &mut sums, last);
                 } else {
-                    matmul::wide::<F, I, 4>(isa, panels, &codes, x, &mut sums);
+                    matmul::wide::<F, I, 4>(isa, panels, &codes, x, &mut sums, last);
                 }
                 for (p, sums) in sums.iter().enumerate() {
                     chunk.store(p, tile.first, tile, sums);
