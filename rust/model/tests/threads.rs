@@ -40,7 +40,9 @@ fn logits(mut context: Context) -> Vec<u32> {
 fn bits_do_not_depend_on_how_threads_share_a_deep_context() {
     for (name, mut parts) in models() {
         let keys: Vec<String> = parts.metadata.iter().map(|(key, _)| key.clone()).filter(|key| key.ends_with(".context_length")).collect();
-        keys.iter().for_each(|key| parts.set(key, 2048u32));
+        for key in &keys {
+            parts.set(key, 2048u32);
+        }
         let file = parts.open();
         for cache_type in [CacheType::F16, CacheType::Q8_0] {
             let reference = logits(context(&file, 1, cache_type));
