@@ -10,6 +10,7 @@ use crate::config::{AttentionConfig, Config, Mixer};
 use fastllm_kernels::attention::{CacheType, PAGE, PageLayout};
 use fastllm_kernels::buffer::{AlignedVec, Line};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Where a layer's pages lie.
 #[derive(Clone, Copy, Debug)]
@@ -283,17 +284,18 @@ impl KvCache {
         TakenBlocks { group, blocks }
     }
 
-    /// The pages of a head of a layer.
-    pub(crate) fn pages(&self, id: SequenceId, layer: LayerPages, head: usize, positions: usize) -> Pages<'_> {
+    /// The pages of a head of a layer whose indices are in `wanted`, as far as they are there.
+    pub(crate) fn pages(&self, id: SequenceId, layer: LayerPages, head: usize, wanted: Range<usize>) -> Pages<'_> {
         let Some(Some(sequence)) = self.sequences.get(id.0 as usize) else { return Pages { first: 0, pages: Vec::new() } };
         let table = &sequence.tables[layer.group];
         let size = layer.layout.bytes();
-        let count = positions.div_ceil(PAGE).saturating_sub(table.first);
+        let end = wanted.end.saturating_sub(table.first).min(table.blocks.len());
+        let start = wanted.start.saturating_sub(table.first).min(end);
         let page = |&block: &usize| {
             let bytes = bytemuck::cast_slice::<Line, u8>(&self.groups[layer.group].blocks[block]);
             &bytes[layer.offset + head * size..][..size]
         };
-        Pages { first: table.first, pages: table.blocks.iter().take(count).map(page).collect() }
+        Pages { first: table.first + start, pages: table.blocks.range(start..end).map(page).collect() }
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Scratch {
     pub expert_activations: Activations,
     /// One per thread.
     pub workers: Vec<Mutex<Worker>>,
+    /// Attention to each chunk of a context that threads share.
+    pub chunks: Vec<State>,
 }
 
 /// Scratch memory of attention on one thread.

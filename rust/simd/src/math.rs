@@ -9,18 +9,29 @@ const C: [f32; 6] = [std::f32::consts::LN_2, 0.240_226_48, 0.055_503_324, 0.009_
 /// `2^x` for `x <= 0`; exactly 1 at 0, exactly 0 below -126 (also for -inf). Relative error below 8e-8.
 #[inline(always)]
 pub fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
-    let floor = isa.splat(-126.0);
-    let y = isa.max(x, floor);
-    let t = isa.add(y, isa.splat(ROUND));
-    let f = isa.sub(y, isa.sub(t, isa.splat(ROUND)));
-    let mut p = isa.splat(C[5]);
-    p = isa.fma(p, f, isa.splat(C[4]));
-    p = isa.fma(p, f, isa.splat(C[3]));
-    p = isa.fma(p, f, isa.splat(C[2]));
-    p = isa.fma(p, f, isa.splat(C[1]));
-    p = isa.fma(p, f, isa.splat(C[0]));
-    p = isa.fma(p, f, isa.splat(1.0));
-    isa.keep_ge(isa.add_exponent(p, t), x, floor)
+    exp2_many(isa, [x])[0]
+}
+
+/// [`exp2`] of several vectors, step by step: one alone waits for the latency of each step.
+#[inline(always)]
+pub fn exp2_many<I: Isa, const N: usize>(isa: I, x: [I::F32; N]) -> [I::F32; N] {
+    let (floor, round) = (isa.splat(-126.0), isa.splat(ROUND));
+    let (mut t, mut f, mut p) = (x, x, [isa.splat(C[5]); N]);
+    for i in 0..N {
+        let y = isa.max(x[i], floor);
+        t[i] = isa.add(y, round);
+        f[i] = isa.sub(y, isa.sub(t[i], round));
+    }
+    for c in [C[4], C[3], C[2], C[1], C[0], 1.0] {
+        let c = isa.splat(c);
+        for i in 0..N {
+            p[i] = isa.fma(p[i], f[i], c);
+        }
+    }
+    for i in 0..N {
+        p[i] = isa.keep_ge(isa.add_exponent(p[i], t[i]), x[i], floor);
+    }
+    p
 }
 
 /// `exp2` of one value.

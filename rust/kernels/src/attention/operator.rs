@@ -3,7 +3,7 @@ use super::cache::{Cache, Visit};
 use super::state::{FLOOR, fold};
 use super::{Attention, CHUNK, LANES, PAGE, Queries, ROWS, State, Workspace};
 use crate::rms_norm::tree_sum;
-use fastllm_simd::math::{exp2, tanh};
+use fastllm_simd::math::{exp2_many, tanh};
 use fastllm_simd::{Cpu, Isa, Kernel};
 use std::ops::Range;
 
@@ -118,26 +118,30 @@ impl Attend<'_> {
             assert!(pages[i].len() == layout.bytes(), "a page of {} bytes, not {}", pages[i].len(), layout.bytes());
             C::scores::<I, M>(isa, layout, pages[i], fetch, self.queries, row, self.work, i * PAGE);
         }
-        let mut triple = [(0.0, 0.0); M];
+        // The maxima of all rows first: the exponentials of one would wait for its own.
+        let (mut max, mut sum, mut poison) = ([0.0; M], [0.0; M], [isa.splat(0.0); M]);
         for m in 0..M {
             let base = begin * PAGE;
             let low = self.attention.first_seen(positions[m]).saturating_sub(base).min(keys);
             let high = (positions[m] + 1).saturating_sub(base).min(keys);
-            triple[m] = softmax(isa, &mut self.work.scores[m][..keys], low..high.max(low), self.attention.softcap);
+            (max[m], poison[m]) = peak(isa, &mut self.work.scores[m][..keys], low..high.max(low), self.attention.softcap);
+        }
+        for m in 0..M {
+            sum[m] = exponentials(isa, &mut self.work.scores[m][..keys], max[m], poison[m]);
         }
         C::values::<I, M>(isa, layout, pages, next, self.work);
         for m in 0..M {
             let dim = layout.padded_v();
-            fold(isa, self.state.triple(row - self.rows.start + m), (triple[m].0, triple[m].1, &self.work.acc[m][..dim]));
+            fold(isa, self.state.triple(row - self.rows.start + m), (max[m], sum[m], &self.work.acc[m][..dim]));
         }
         M
     }
 }
 
-/// Scores (log2 units, or units of the cap) to `2^(score - max)`, 0 outside `valid`; returns the maximum and the sum, which is NaN if
-/// a score inside is not finite.
+/// Scores (log2 units, or units of the cap) to log2 units, below everything outside `valid`; returns the maximum, and zeros, which are NaN
+/// if a score inside is not finite.
 #[inline(always)]
-fn softmax<I: Isa>(isa: I, scores: &mut [f32], valid: Range<usize>, softcap: Option<f32>) -> (f32, f32) {
+fn peak<I: Isa>(isa: I, scores: &mut [f32], valid: Range<usize>, softcap: Option<f32>) -> (f32, I::F32) {
     let (keys, zero) = (scores.len(), isa.splat(0.0));
     if let Some(cap) = softcap {
         let cap = isa.splat(cap * std::f32::consts::LOG2_E);
@@ -162,19 +166,29 @@ fn softmax<I: Isa>(isa: I, scores: &mut [f32], valid: Range<usize>, softcap: Opt
         }
     }
     let max = isa.reduce_max(isa.max(isa.max(most[0], most[1]), isa.max(most[2], most[3])));
-    let mut sums = [isa.add(isa.add(poison[0], poison[1]), isa.add(poison[2], poison[3])), zero];
-    let top = isa.splat(max);
-    for at in (0..keys).step_by(LANES) {
-        for t in 0..LANES / I::LANES {
-            let s = &mut scores[at + t * I::LANES..];
-            let p = exp2(isa, isa.sub(isa.load(s), top));
-            isa.store(p, s);
-            sums[t] = isa.add(sums[t], p);
+    (max, isa.add(isa.add(poison[0], poison[1]), isa.add(poison[2], poison[3])))
+}
+
+/// Scores to `2^(score - max)`; returns their sum and that of `poison`.
+#[inline(always)]
+fn exponentials<I: Isa>(isa: I, scores: &mut [f32], max: f32, poison: I::F32) -> f32 {
+    let (mut sums, top) = ([poison, isa.splat(0.0)], isa.splat(max));
+    for at in (0..scores.len()).step_by(4 * I::LANES) {
+        let mut p = [top; 4];
+        for t in 0..4 {
+            p[t] = isa.sub(isa.load(&scores[at + t * I::LANES..]), top);
+        }
+        p = exp2_many(isa, p);
+        for t in 0..4 {
+            isa.store(p[t], &mut scores[at + t * I::LANES..]);
+            // Sums of 16 lanes, whatever the instruction set.
+            let lane = t % (LANES / I::LANES);
+            sums[lane] = isa.add(sums[lane], p[t]);
         }
     }
     let mut lanes = [0.0; LANES];
     for t in 0..LANES / I::LANES {
         isa.store(sums[t], &mut lanes[t * I::LANES..]);
     }
-    (max, tree_sum(&lanes))
+    tree_sum(&lanes)
 }

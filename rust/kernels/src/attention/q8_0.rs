@@ -143,49 +143,20 @@ impl Cache for Q8 {
         work: &mut Workspace,
         at: usize,
     ) {
-        let group = layout.group;
-        let groups = layout.padded_k() / group;
-        let (scales, sums) = (&q.scales[row * groups..][..M * groups], &q.sums[row * groups..][..M * groups]);
-        let k = page[layout.keys()].as_chunks::<{ 4 * PAGE }>().0;
-        let k_scale = cast_slice::<u8, u16>(&page[layout.key_scales()]).as_chunks::<PAGE>().0;
-        assert!(4 * k.len() <= MAX_HEAD && k.len() * 4 == groups * group && k_scale.len() == groups && at + PAGE <= CHUNK);
-        let mut ahead = if fetch { Prefetch::new(&page[layout.value_half()], (0, 1), k.len()) } else { Prefetch::nothing() };
-        let width = I::TILE * I::LANES;
-        for tile in 0..PAGE / width {
-            let mut acc = [[isa.splat(0.0); 4]; M];
-            for g in 0..groups {
-                let mut dot = [[isa.zero(); 4]; M];
-                for m in 0..M {
-                    dot[m] = [isa.start(sums[m * groups + g]); 4];
-                }
-                for quad in g * group / 4..(g + 1) * group / 4 {
-                    if tile == 0 {
-                        ahead.step(isa, quad);
-                    }
-                    let keys = &k[quad];
-                    let mut x = [isa.load_codes(keys); 4];
-                    for t in 0..I::TILE {
-                        x[t] = isa.load_codes(&keys[4 * (tile * width + t * I::LANES)..]);
-                    }
-                    for m in 0..M {
-                        let y = &work.q_codes[m][4 * quad..4 * quad + 4];
-                        for t in 0..I::TILE {
-                            dot[m][t] = isa.dot_codes(dot[m][t], x[t], y);
-                        }
-                    }
-                }
-                for t in 0..I::TILE {
-                    let scale = isa.load_f16(&k_scale[g][tile * width + t * I::LANES..]);
-                    for m in 0..M {
-                        let scale = isa.mul(scale, isa.splat(scales[m * groups + g]));
-                        acc[m][t] = isa.fma(isa.to_f32(dot[m][t]), scale, acc[m][t]);
-                    }
-                }
+        let job = |first| Score { layout, page, fetch: fetch && first == 0, q, row, first, at };
+        // Two accumulators each: of more than four rows too many would spill.
+        match M {
+            1 => job(0).rows::<I, 1>(isa, work),
+            2 => job(0).rows::<I, 2>(isa, work),
+            3 => job(0).rows::<I, 3>(isa, work),
+            4 => job(0).rows::<I, 4>(isa, work),
+            5 => {
+                job(0).rows::<I, 3>(isa, work);
+                job(3).rows::<I, 2>(isa, work);
             }
-            for m in 0..M {
-                for t in 0..I::TILE {
-                    isa.store(acc[m][t], &mut work.scores[m][at + tile * width + t * I::LANES..]);
-                }
+            _ => {
+                job(0).rows::<I, 3>(isa, work);
+                job(3).rows::<I, 3>(isa, work);
             }
         }
     }
@@ -213,6 +184,73 @@ impl Cache for Q8 {
             _ => {
                 job(0, (0, 2)).rows::<I, 3>(isa, work);
                 job(3, (1, 2)).rows::<I, 3>(isa, work);
+            }
+        }
+    }
+}
+
+/// The scores of a page for some rows of a tile, from `first` on.
+#[derive(Clone, Copy)]
+struct Score<'a> {
+    layout: &'a PageLayout,
+    page: &'a [u8],
+    /// Whether to ask for the values.
+    fetch: bool,
+    q: &'a Queries,
+    /// The first row of the tile.
+    row: usize,
+    first: usize,
+    /// Where the scores go.
+    at: usize,
+}
+
+impl Score<'_> {
+    #[inline(always)]
+    fn rows<I: Isa, const R: usize>(self, isa: I, work: &mut Workspace) {
+        let Score { layout, page, fetch, q, row, first, at } = self;
+        let group = layout.group;
+        let groups = layout.padded_k() / group;
+        let (scales, sums) = (&q.scales[(row + first) * groups..][..R * groups], &q.sums[(row + first) * groups..][..R * groups]);
+        let k = page[layout.keys()].as_chunks::<{ 4 * PAGE }>().0;
+        let k_scale = cast_slice::<u8, u16>(&page[layout.key_scales()]).as_chunks::<PAGE>().0;
+        assert!(4 * k.len() <= MAX_HEAD && k.len() * 4 == groups * group && k_scale.len() == groups && at + PAGE <= CHUNK);
+        let mut ahead = if fetch { Prefetch::new(&page[layout.value_half()], (0, 1), k.len()) } else { Prefetch::nothing() };
+        let width = I::TILE * I::LANES;
+        for tile in 0..PAGE / width {
+            let mut acc = [[isa.splat(0.0); 4]; R];
+            for g in 0..groups {
+                let mut dot = [[isa.zero(); 4]; R];
+                for r in 0..R {
+                    dot[r] = [isa.start(sums[r * groups + g]); 4];
+                }
+                for quad in g * group / 4..(g + 1) * group / 4 {
+                    if tile == 0 {
+                        ahead.step(isa, quad);
+                    }
+                    let keys = &k[quad];
+                    let mut x = [isa.load_codes(keys); 4];
+                    for t in 0..I::TILE {
+                        x[t] = isa.load_codes(&keys[4 * (tile * width + t * I::LANES)..]);
+                    }
+                    for r in 0..R {
+                        let y = &work.q_codes[first + r][4 * quad..4 * quad + 4];
+                        for t in 0..I::TILE {
+                            dot[r][t] = isa.dot_codes(dot[r][t], x[t], y);
+                        }
+                    }
+                }
+                for t in 0..I::TILE {
+                    let scale = isa.load_f16(&k_scale[g][tile * width + t * I::LANES..]);
+                    for r in 0..R {
+                        let scale = isa.mul(scale, isa.splat(scales[r * groups + g]));
+                        acc[r][t] = isa.fma(isa.to_f32(dot[r][t]), scale, acc[r][t]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for t in 0..I::TILE {
+                    isa.store(acc[r][t], &mut work.scores[first + r][at + tile * width + t * I::LANES..]);
+                }
             }
         }
     }

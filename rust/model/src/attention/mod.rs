@@ -1,6 +1,7 @@
 //! Attention of a layer: projections, rotation, the cache, the operator.
 mod heads;
 mod latent;
+mod operate;
 
 use crate::ModelError;
 use crate::config::{AttentionConfig, Mixer};
@@ -8,14 +9,8 @@ use crate::delta_net;
 use crate::kv_cache::{KvCache, LayerPages};
 use crate::transformer::{Pass, Segment, Worker};
 use crate::weights::{self, Layer, Loaded};
-use fastllm_kernels::attention::{Attend, Attention, PAGE, Strided, attend};
-use fastllm_kernels::buffer::tiles_mut;
-use std::sync::PoisonError;
-
-/// Query tokens of a task: enough rows to share the reading of keys and values, few enough to share the work.
-const TOKENS: usize = 16;
-/// Query heads of a task at most.
-const HEADS: usize = 16;
+use fastllm_kernels::attention::{Attention, PAGE, Strided};
+use operate::operate;
 
 /// Where queries lie in `scratch.q`: floats from one token to the next, and from one head to the next.
 #[derive(Clone, Copy)]
@@ -106,82 +101,4 @@ struct Job<'a> {
     config: &'a AttentionConfig,
     /// One logit per head.
     sinks: Option<&'a [f32]>,
-}
-
-/// Queries of some tokens of a sequence against one KV head.
-#[derive(Clone, Copy)]
-struct Task {
-    segment: Segment,
-    /// First token, counted from the start of the batch.
-    first: usize,
-    /// First query head.
-    head: usize,
-}
-
-/// Query heads of a task: those that share a KV head, or a part of them where they are many.
-fn heads_of_task(group: usize) -> usize {
-    if group <= HEADS {
-        return group;
-    }
-    (4..=HEADS).rev().find(|&part| group.is_multiple_of(part)).unwrap_or(group)
-}
-
-/// From `scratch.q` and the cache to `scratch.attended`, `[tokens, heads * dim_v]`.
-fn operate(pass: &mut Pass<'_>, job: &Job<'_>, layout: QueryLayout) -> Result<(), ModelError> {
-    let &Job { attention, config, .. } = job;
-    let (cpu, kv): (_, &KvCache) = (pass.worker.cpu, pass.kv);
-    let group = config.heads / config.kv_heads;
-    let heads = heads_of_task(group);
-    let out_stride = (config.heads * config.dim_v).next_multiple_of(16);
-    let s = &mut *pass.scratch;
-    s.attended.resize(pass.tokens * out_stride);
-    let mut cuts = vec![0];
-    let mut tasks = Vec::new();
-    for &segment in pass.segments {
-        for first in (segment.first..segment.first + segment.tokens).step_by(TOKENS) {
-            cuts.push((first + TOKENS).min(segment.first + segment.tokens));
-            tasks.extend((0..config.heads).step_by(heads).map(|head| Task { segment, first, head }));
-        }
-    }
-    let mut tiles = tiles_mut(&mut s.attended, out_stride, &cuts, heads * config.dim_v, config.heads / heads);
-    let (q, workers, cancel) = (&s.q, &s.workers, pass.worker.cancel);
-    pass.worker.pool.for_each_worker(&mut tiles, |i, thread, out| {
-        if cancel.load(std::sync::atomic::Ordering::Relaxed) {
-            return;
-        }
-        let Task { segment, first, head } = tasks[i];
-        let tokens = out.rows();
-        let worker = &mut *workers[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        worker.queries.clear();
-        for t in first..first + tokens {
-            let position = segment.position + t - segment.first;
-            for head in head..head + heads {
-                worker.queries.push(cpu, attention, &q[t * layout.token + head * layout.head..][..config.dim_k], position);
-            }
-        }
-        let last = segment.position + first + tokens - 1 - segment.first;
-        let table = kv.pages(segment.sequence, job.pages, head / group, last + 1);
-        let rows = tokens * heads;
-        worker.state.reset(attention, rows);
-        attend(
-            cpu,
-            Attend {
-                attention,
-                pages: &table.pages,
-                first_page: table.first,
-                after: &[],
-                queries: &worker.queries,
-                rows: 0..rows,
-                chunks: attention.chunks(last + 1 - tokens, last),
-                state: &mut worker.state,
-                work: &mut worker.work,
-            },
-        );
-        for t in 0..tokens {
-            for (h, out) in out.row_mut(t).chunks_exact_mut(config.dim_v).enumerate() {
-                worker.state.finish(cpu, t * heads + h, job.sinks.map(|sinks| sinks[head + h]), out);
-            }
-        }
-    });
-    pass.worker.check()
 }
