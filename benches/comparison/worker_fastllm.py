@@ -1,4 +1,4 @@
-"""fastllm, through its Python package."""
+"""fastllm, through its Python package: forward passes alone, as of the others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import fastllm
+from fastllm import _native
 from protocol import serve
 
 
@@ -20,37 +21,29 @@ class FastLlm:
             kv_dtype=settings["kv_dtype"],
             isa=settings["isa"],
         )
+        self.decoder = _native.Decoder(self.model._weights)
 
     def describe(self) -> dict[str, Any]:
         return {"version": fastllm.__version__, "info": repr(self.model)}
 
-    def tokens(self, n: int, seed: int) -> list[int]:
+    def passes(self, sequence: int, first: int, n: int, step: int, seed: int) -> list[list[tuple[int, int, int, bool]]]:
+        """`n` random tokens from position `first` on, `step` at a time; logits after the last of each pass, as llama.cpp gives them."""
         draw = random.Random(seed)
-        return [draw.randrange(self.model.tokenizer.vocab_size) for _ in range(n)]
-
-    def request(self, ids: list[int], n_gen: int) -> Any:
-        return self.model.generate(ids, max_tokens=n_gen, temperature=0, ignore_eos=True)
+        rows = [(sequence, first + at, draw.randrange(self.model.vocab_size), False) for at in range(n)]
+        passes = [rows[at : at + step] for at in range(0, n, step)]
+        return [[*part[:-1], (*part[-1][:3], True)] for part in passes]
 
     def run(self, n_prompt: int, n_gen: int, n_depth: int, seed: int) -> float:
-        if n_gen:
-            # The first token belongs to the prompt.
-            out = self.request(self.tokens(max(n_depth, 1), seed), n_gen + 1)
-            if out.usage.completion_tokens != n_gen + 1:
-                raise RuntimeError(
-                    f"{out.usage.completion_tokens} tokens written, not {n_gen + 1}: {out.finish_reason}"
-                )
-            return n_gen / out.timings.decode_tokens_per_second
-        ids = self.tokens(n_depth, seed)
-        before = self.request(ids, 1) if n_depth else None
-        out = self.request(ids + self.tokens(n_prompt, seed + 1), 1)
-        cached = out.usage.cached_tokens
-        if n_depth and not cached:
-            # Nothing was kept, so the beginning was computed again: its time is taken off.
-            return out.timings.prompt_seconds - before.timings.prompt_seconds
-        if cached > n_depth:
-            raise RuntimeError(f"{cached} tokens came from the cache, not {n_depth}")
-        # The cache may keep a few tokens less than it was given: they count.
-        return n_prompt * out.timings.prompt_seconds / (n_depth + n_prompt - cached)
+        sequence = self.decoder.open()
+        try:
+            if n_depth:
+                self.decoder.run(self.passes(sequence, 0, n_depth, self.decoder.max_rows, 0))
+            prompt = self.passes(sequence, n_depth, n_prompt, self.decoder.max_rows, seed)
+            generated = self.passes(sequence, n_depth + n_prompt, n_gen, 1, seed + 1)
+            seconds, _ = self.decoder.run(prompt + generated)
+            return seconds
+        finally:
+            self.decoder.close(sequence)
 
 
 if __name__ == "__main__":
