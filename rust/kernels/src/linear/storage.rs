@@ -1,0 +1,52 @@
+//! Where packed weights lie: in memory of their own, or in a mapped file.
+use super::{Linear, WeightType};
+use crate::buffer::{AlignedVec, Line};
+use crate::mapping::Mapping;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The version of the packed layouts of all types. Whoever changes how any type is packed raises it: files of packed weights are found by
+/// it, and `tests/layouts.rs` notices.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Packed weights.
+#[derive(Debug)]
+pub(super) enum Storage {
+    Owned(AlignedVec<Line>),
+    /// Starts on a cache line and lies inside the mapping.
+    Mapped(Arc<Mapping>, Range<usize>),
+}
+
+impl Storage {
+    /// The panels, and perhaps the rest of the last cache line.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Storage::Owned(data) => bytemuck::cast_slice(data),
+            Storage::Mapped(mapping, range) => &mapping.bytes()[range.clone()],
+        }
+    }
+}
+
+impl Linear {
+    /// Matrices that were packed before and lie in `mapping` from `offset` on. `None` if they would not lie inside it or on a cache line.
+    pub fn mapped(
+        kind: WeightType,
+        (rows, cols): (usize, usize),
+        matrices: usize,
+        mapping: &Arc<Mapping>,
+        offset: usize,
+    ) -> Option<Linear> {
+        let end = offset.checked_add(Self::bytes_for(kind, rows, cols, matrices)?)?;
+        // A mapping begins on a page.
+        if end > mapping.bytes().len() || !offset.is_multiple_of(size_of::<Line>()) {
+            return None;
+        }
+        let data = Storage::Mapped(Arc::clone(mapping), offset..end);
+        Some(Linear { kind, rows, cols, matrices, data, factors: Vec::new() })
+    }
+
+    /// The panels of all matrices, one after another.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data.bytes()[..self.matrices * self.matrix_bytes()]
+    }
+}
