@@ -15,6 +15,7 @@ mod feed_forward;
 pub mod kv_cache;
 mod loader;
 mod moe;
+pub mod packed_cache;
 pub mod plan;
 mod ropes;
 mod router;

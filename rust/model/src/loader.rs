@@ -1,10 +1,12 @@
 //! From a file to a model in memory.
 //!
-//! Tensors are read with positional reads and packed at once: nothing of the file is needed, or mapped, afterwards.
+//! Tensors are read with positional reads and packed at once: nothing of the file is needed, or mapped, afterwards. Large models may be
+//! packed into a file of our own instead, see [`packed_cache`].
 use crate::ModelError;
 use crate::arch;
 use crate::config::Config;
 use crate::error::invalid;
+use crate::packed_cache::{self, CacheSettings, Outcome, Packed};
 use crate::ropes::RopeTables;
 use crate::scratch::Widths;
 use crate::weights::{Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
@@ -29,11 +31,20 @@ pub struct LoadOptions {
     pub cache_type: CacheType,
     /// Most positions of a sequence; by default what the model was trained for.
     pub context_length: Option<usize>,
+    /// Where packed weights are kept for the next load; by default nowhere.
+    pub packed_cache: Option<CacheSettings>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { isa: "auto".to_owned(), threads: None, prefill_threads: None, cache_type: CacheType::F16, context_length: None }
+        LoadOptions {
+            isa: "auto".to_owned(),
+            threads: None,
+            prefill_threads: None,
+            cache_type: CacheType::F16,
+            context_length: None,
+            packed_cache: None,
+        }
     }
 }
 
@@ -83,7 +94,15 @@ impl Model {
                 file.total_bytes()
             )));
         }
-        let mut reader = Reader { file, pool: Pool::new(threads), done: 0, total: weight_bytes, progress };
+        let pool = Pool::new(threads);
+        let mut reader = Reader { file, pool: &pool, packed: None, done: 0, total: weight_bytes, reports: true, progress };
+        if let Some(settings) = &options.packed_cache {
+            match packed_cache::open(settings, file, &declared, &pool, &mut |m| reader.pack_and_report(m))? {
+                Outcome::Found(packed) => reader.packed = Some(packed),
+                Outcome::Written(packed) => (reader.packed, reader.reports) = (Some(packed), false),
+                Outcome::Nothing => reader.done = 0,
+            }
+        }
         let weights = declared.load(&mut reader)?;
         Ok(Model {
             ropes: RopeTables::new(&config, weights.rope_divisors.as_deref())?,
@@ -154,9 +173,13 @@ impl Model {
 
 struct Reader<'a> {
     file: &'a GgufFile,
-    pool: Pool,
+    pool: &'a Pool,
+    /// Where matrices are taken from, as far as they are there.
+    packed: Option<Packed>,
     done: usize,
     total: usize,
+    /// Whether `progress` hears of matrices: not twice of the same.
+    reports: bool,
     progress: &'a mut dyn FnMut(usize, usize) -> bool,
 }
 
@@ -194,7 +217,7 @@ impl Reader<'_> {
             let at = (source.first + row % rows) * row_bytes;
             self.file.read_at(&source.tensor, at as u64, out)
         };
-        Linear::pack(kind, (rows, cols), m.len(), &self.pool, read).map_err(|e| match e {
+        Linear::pack(kind, (rows, cols), m.len(), self.pool, read).map_err(|e| match e {
             PackError::OutOfMemory(e) => ModelError::OutOfMemory(e),
             PackError::Read(e) => ModelError::File(e),
         })
@@ -224,25 +247,46 @@ impl Reader<'_> {
             }
             Ok::<_, std::convert::Infallible>(())
         };
-        Linear::pack(m.kind, (m.rows, m.cols), m.sources.len(), &self.pool, write).map_err(|e| match e {
+        Linear::pack(m.kind, (m.rows, m.cols), m.sources.len(), self.pool, write).map_err(|e| match e {
             PackError::OutOfMemory(e) => ModelError::OutOfMemory(e),
             PackError::Read(never) => match never {},
         })
     }
 }
 
-impl Load for Reader<'_> {
-    fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
+impl Reader<'_> {
+    /// Packs matrices from the model file, without their factors.
+    fn pack_and_report(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
         let packed = match m.transposed {
             None => self.pack(&m.sources, m.kind, m.rows, m.cols)?,
             Some(file_kind) => self.pack_transposed(m, file_kind)?,
         };
-        let packed = match self.factors(m)? {
+        self.report(m)?;
+        Ok(packed)
+    }
+
+    fn report(&mut self, m: &MatrixInfo) -> Result<(), ModelError> {
+        if !self.reports {
+            return Ok(());
+        }
+        self.done += m.bytes();
+        if (self.progress)(self.done, self.total) { Ok(()) } else { Err(ModelError::Cancelled) }
+    }
+}
+
+impl Load for Reader<'_> {
+    fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
+        let packed = match self.packed.as_ref().and_then(|packed| packed.matrix(m, self.pool)) {
+            Some(packed) => {
+                self.report(m)?;
+                packed
+            }
+            None => self.pack_and_report(m)?,
+        };
+        Ok(match self.factors(m)? {
             Some(factors) => packed.scaled(factors),
             None => packed,
-        };
-        self.done += m.bytes();
-        if (self.progress)(self.done, self.total) { Ok(packed) } else { Err(ModelError::Cancelled) }
+        })
     }
 
     fn vector(&mut self, v: &VectorInfo) -> Result<Vec<f32>, ModelError> {
