@@ -24,6 +24,6 @@ mod transformer;
 pub mod weights;
 
 pub use error::ModelError;
-pub use loader::{LoadOptions, Model};
+pub use loader::{LoadOptions, Model, WeightsFrom};
 pub use plan::MemoryPlan;
 pub use transformer::{Context, MAX_ROWS};

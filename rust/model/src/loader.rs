@@ -9,7 +9,7 @@ use crate::error::invalid;
 use crate::packed_cache::{self, CacheSettings, Outcome, Packed};
 use crate::ropes::RopeTables;
 use crate::scratch::Widths;
-use crate::weights::{Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
+use crate::weights::{Declared, Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
 use fastllm_kernels::buffer::AlignedVec;
@@ -58,6 +58,17 @@ fn check(what: &str, value: Option<usize>, most: usize) -> Result<(), ModelError
     }
 }
 
+/// Where the packed weights of a model came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightsFrom {
+    /// The model file; they are in memory of their own.
+    ModelFile,
+    /// The model file; they were written into the cache, which is mapped.
+    NewCache,
+    /// The cache, which is mapped.
+    Cache,
+}
+
 /// A model: immutable, shared by any number of contexts.
 #[derive(Debug)]
 pub struct Model {
@@ -70,6 +81,7 @@ pub struct Model {
     cache_type: CacheType,
     context_length: usize,
     weight_bytes: usize,
+    weights_from: WeightsFrom,
     pub(crate) widths: Widths,
 }
 
@@ -96,13 +108,10 @@ impl Model {
         }
         let pool = Pool::new(threads);
         let mut reader = Reader { file, pool: &pool, packed: None, done: 0, total: weight_bytes, reports: true, progress };
-        if let Some(settings) = &options.packed_cache {
-            match packed_cache::open(settings, file, &declared, &pool, &mut |m| reader.pack_and_report(m))? {
-                Outcome::Found(packed) => reader.packed = Some(packed),
-                Outcome::Written(packed) => (reader.packed, reader.reports) = (Some(packed), false),
-                Outcome::Nothing => reader.done = 0,
-            }
-        }
+        let weights_from = match &options.packed_cache {
+            Some(settings) => reader.use_cache(settings, &declared)?,
+            None => WeightsFrom::ModelFile,
+        };
         let weights = declared.load(&mut reader)?;
         Ok(Model {
             ropes: RopeTables::new(&config, weights.rope_divisors.as_deref())?,
@@ -114,6 +123,7 @@ impl Model {
             cache_type: options.cache_type,
             context_length: options.context_length.unwrap_or(config.context_length),
             weight_bytes,
+            weights_from,
             config,
         })
     }
@@ -163,6 +173,11 @@ impl Model {
         let w = &self.weights;
         let layers: usize = w.layers.iter().flat_map(|l| l.matrices().into_iter().map(bytes)).sum();
         layers + w.output.as_ref().unwrap_or(&w.embedding).matrix_bytes()
+    }
+
+    /// Where the packed weights came from.
+    pub fn weights_from(&self) -> WeightsFrom {
+        self.weights_from
     }
 
     /// Bytes of the packed matrices.
@@ -255,6 +270,25 @@ impl Reader<'_> {
 }
 
 impl Reader<'_> {
+    /// Finds the weights in the cache, or packs them into it.
+    fn use_cache(&mut self, settings: &CacheSettings, weights: &Weights<Declared>) -> Result<WeightsFrom, ModelError> {
+        let (file, pool) = (self.file, self.pool);
+        Ok(match packed_cache::open(settings, file, weights, pool, &mut |m| self.pack_and_report(m))? {
+            Outcome::Found(packed) => {
+                self.packed = Some(packed);
+                WeightsFrom::Cache
+            }
+            Outcome::Written(packed) => {
+                (self.packed, self.reports) = (Some(packed), false);
+                WeightsFrom::NewCache
+            }
+            Outcome::Nothing => {
+                self.done = 0;
+                WeightsFrom::ModelFile
+            }
+        })
+    }
+
     /// Packs matrices from the model file, without their factors.
     fn pack_and_report(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
         let packed = match m.transposed {

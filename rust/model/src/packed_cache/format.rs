@@ -201,3 +201,82 @@ impl<'a> Fields<'a> {
         self.array()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        let mut header = Header::plan([7; 32], b"/models/a.gguf".to_vec(), &[([1; 32], 5 << 20), ([2; 32], 100), ([3; 32], 0)]).unwrap();
+        header.chunks.iter_mut().enumerate().for_each(|(i, sum)| *sum = i as u64 + 9);
+        header
+    }
+
+    /// Makes the checksum right again, as a forger would.
+    fn forge(bytes: &mut [u8]) {
+        bytes[CHECKSUM].fill(0);
+        let checksum = *blake3::hash(bytes).as_bytes();
+        bytes[CHECKSUM].copy_from_slice(&checksum);
+    }
+
+    #[test]
+    fn a_header_comes_back() {
+        let header = header();
+        assert_eq!((header.data, header.chunks.len()), (CHUNK as u64, 2));
+        let offsets: Vec<u64> = header.matrices.iter().map(|m| m.offset).collect();
+        assert_eq!(offsets, [4 << 20, 9 << 20, (9 << 20) + 4096]);
+        let bytes = header.encode();
+        assert_eq!(Header::length(&bytes[..FIXED]), Ok(bytes.len()));
+        assert_eq!(Header::decode(&bytes, header.len), Ok(header.clone()));
+        assert_eq!(Header::decode(&bytes, header.len + 1), Err(Problem::Damaged));
+        for len in 0..bytes.len() {
+            assert_eq!(Header::decode(&bytes[..len], header.len), Err(Problem::Damaged), "{len}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = header().encode();
+        for bit in 0..8 * bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::decode(&bytes, header().len).is_err(), "{bit}");
+        }
+    }
+
+    #[test]
+    fn other_versions_are_told_from_damage() {
+        for at in [8, 11, 12, 15, 16, 19] {
+            let mut bytes = header().encode();
+            bytes[at] ^= 0x40;
+            assert_eq!(Header::decode(&bytes, header().len), Err(Problem::Version), "{at}");
+        }
+    }
+
+    #[test]
+    fn forged_headers_are_sound_or_refused() {
+        let good = header();
+        let bytes = good.encode();
+        let mut refused = 0;
+        for at in CHECKSUM.end..bytes.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = bytes.clone();
+                bytes[at] = value;
+                forge(&mut bytes);
+                match Header::decode(&bytes, good.len) {
+                    Ok(h) => {
+                        assert!(h.len == good.len && h.data <= h.len);
+                        assert!(h.matrices.iter().all(|m| m.offset % 4096 == 0 && m.offset >= h.data && m.offset + m.bytes <= h.len));
+                        assert!((0..h.chunks.len()).all(|i| h.chunk(i).0 + h.chunk(i).1 as u64 <= h.len));
+                    }
+                    Err(problem) => {
+                        assert_eq!(problem, Problem::Damaged);
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(refused > 100, "{refused}");
+        assert!(Header::plan([0; 32], Vec::new(), &[([0; 32], u64::MAX)]).is_none());
+    }
+}

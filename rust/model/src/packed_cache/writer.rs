@@ -6,7 +6,7 @@ use fastllm_kernels::pool::Pool;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A name that is deleted unless the file gets its real one.
@@ -123,49 +123,41 @@ impl Written {
 
     /// Publishes in a thread of its own; [`finish`] waits for it. What fails leaves no file.
     pub fn publish_in_background(self) {
-        Pending::add(1);
+        count(|n| n + 1);
         let publish = move || {
             let _ = self.publish();
-            Pending::add(-1);
+            count(|n| n.saturating_sub(1));
         };
         if std::thread::Builder::new().name("fastllm-cache".to_owned()).spawn(publish).is_err() {
-            Pending::add(-1);
+            count(|n| n.saturating_sub(1));
         }
     }
 }
 
-/// Threads that publish, of this process: a forked child has none.
-struct Pending {
-    process: u32,
-    count: isize,
+/// Threads that publish: their number, and in the upper half the process that they are of. A forked child has none. No lock, which another
+/// thread might hold while this one forks.
+static PENDING: AtomicU64 = AtomicU64::new(0);
+/// How often [`finish`] looks.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The number of this process in the value of `PENDING`.
+fn own(pending: u64) -> u64 {
+    if pending >> 32 == u64::from(std::process::id()) { pending & 0xffff_ffff } else { 0 }
 }
 
-static PENDING: Mutex<Pending> = Mutex::new(Pending { process: 0, count: 0 });
-static FEWER: Condvar = Condvar::new();
-
-impl Pending {
-    fn add(more: isize) {
-        let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = std::process::id();
-        if pending.process != process {
-            *pending = Pending { process, count: 0 };
-        }
-        pending.count += more;
-        FEWER.notify_all();
-    }
+fn count(change: impl Fn(u64) -> u64) {
+    let process = u64::from(std::process::id()) << 32;
+    // The closure never refuses.
+    let _ = PENDING.fetch_update(Ordering::AcqRel, Ordering::Acquire, |pending| Some(process | change(own(pending))));
 }
 
 /// Waits until the files that this process has written for the cache are on the disk, but not longer than `timeout`; whether they are.
 /// A process that ends before has cached nothing.
 pub fn finish(timeout: Duration) -> bool {
     let end = Instant::now() + timeout;
-    // In a forked child another thread may have held the lock for ever; there is nothing to wait for.
-    let Ok(mut pending) = PENDING.try_lock() else { return false };
-    loop {
-        if pending.process != std::process::id() || pending.count <= 0 {
-            return true;
-        }
+    while own(PENDING.load(Ordering::Acquire)) > 0 {
         let Some(left) = end.checked_duration_since(Instant::now()) else { return false };
-        pending = FEWER.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
+        std::thread::sleep(left.min(POLL));
     }
+    true
 }
