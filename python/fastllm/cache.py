@@ -4,7 +4,7 @@ The first load of a large model writes its packed weights into the user's cache 
 is instant and lets processes share one copy. `Model` works the same without it. Environment variables:
 
     FASTLLM_CACHE        0 or off: no cache.
-    FASTLLM_CACHE_DIR    The folder; otherwise fastllm/packed in XDG_CACHE_HOME, ~/.cache or, on macOS, ~/Library/Caches.
+    FASTLLM_CACHE_DIR    The folder (default: fastllm/packed in XDG_CACHE_HOME or ~/.cache, on macOS ~/Library/Caches).
     FASTLLM_CACHE_LIMIT  Most bytes of all files together (default: 64 GiB); 0 or off: no cache.
 """
 
@@ -88,9 +88,10 @@ def verify(progress: Progress | None = None) -> list[CachedModel]:
 
 
 def _models(cached: Iterable[tuple[Path, Path, int, float, Condition]]) -> list[CachedModel]:
+    def local(seconds: float) -> datetime:
+        return datetime.fromtimestamp(seconds, timezone.utc).astimezone()
+
     return [
-        CachedModel(
-            model if model.parts else None, path, size, datetime.fromtimestamp(used, timezone.utc).astimezone(), condition
-        )
+        CachedModel(model if model.parts else None, path, size, local(used), condition)
         for model, path, size, used, condition in cached
     ]

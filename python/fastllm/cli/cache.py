@@ -42,9 +42,9 @@ def run(options: argparse.Namespace) -> int:
         models = cache.cached_models()
     print_columns([("folder", str(cache.folder() or "none: there is no place for a cache"))])
     for model in models:
-        name = str(model.model or model.path)
         used = model.used.strftime("%Y-%m-%d %H:%M")
-        print(f"{gibibytes(model.bytes):>10}  {used}  {name}{'' if model.condition == 'ok' else f' ({model.condition})'}")
+        condition = "" if model.condition == "ok" else f" ({model.condition})"
+        print(f"{gibibytes(model.bytes):>10}  {used}  {model.model or model.path}{condition}")
     print(f"{gibibytes(sum(model.bytes for model in models)):>10}  in all")
     damaged = options.action == "verify" and any(model.condition == "damaged" for model in models)
     return FAILED if damaged else 0

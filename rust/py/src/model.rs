@@ -2,8 +2,8 @@
 use crate::errors::{self, OrRaise};
 use crate::file::{File, cache_type};
 use fastllm_kernels::attention::CacheType;
-use fastllm_model::LoadOptions;
 use fastllm_model::packed_cache::CacheSettings;
+use fastllm_model::{LoadOptions, WeightsFrom};
 use fastllm_simd::Cpu;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -96,6 +96,15 @@ impl Model {
     #[getter]
     fn kv_dtype(&self) -> &'static str {
         self.inner.cache_type().name()
+    }
+
+    #[getter]
+    fn weights_from(&self) -> &'static str {
+        match self.inner.weights_from() {
+            WeightsFrom::ModelFile => "model file",
+            WeightsFrom::NewCache => "new cache",
+            WeightsFrom::Cache => "cache",
+        }
     }
 
     #[getter]
