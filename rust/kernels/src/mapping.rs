@@ -60,6 +60,62 @@ impl Mapping {
     }
 }
 
+/// Samples that [`Mapping::is_as_fast_as_memory`] takes, and the bytes of each.
+#[cfg(target_os = "linux")]
+const SAMPLES: (usize, usize) = (16, 4 << 20);
+
+impl Mapping {
+    /// Whether reading it is as fast as reading memory of one's own: where that has huge pages, most of some samples here have too. The
+    /// page cache of some file systems does, if the file was written or is read in large pieces.
+    #[cfg(target_os = "linux")]
+    pub fn is_as_fast_as_memory(&self) -> bool {
+        if std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").is_ok_and(|modes| modes.contains("[never]")) {
+            return true;
+        }
+        let (count, bytes) = SAMPLES;
+        let last = self.map.len().saturating_sub(bytes);
+        for i in 0..count {
+            let at = (last / (count - 1) * i).next_multiple_of(bytes).min(last);
+            if self.populate(at..self.map.len().min(at + bytes)).is_err() {
+                return false;
+            }
+        }
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+        let (resident, huge) = resident_and_huge(&smaps, self.map.as_ptr() as usize);
+        resident > 0 && huge >= resident / 2
+    }
+
+    /// Whether reading it is as fast as reading memory of one's own: other systems give neither huge pages.
+    #[cfg(not(target_os = "linux"))]
+    pub fn is_as_fast_as_memory(&self) -> bool {
+        true
+    }
+}
+
+/// KiB of the mapping at an address that are in memory, and in huge pages, in the words of `/proc/self/smaps`.
+#[cfg(target_os = "linux")]
+fn resident_and_huge(smaps: &str, address: usize) -> (u64, u64) {
+    let hex = |text: &str| usize::from_str_radix(text, 16).ok();
+    let range = |line: &str| {
+        let (start, rest) = line.split_once('-')?;
+        Some(hex(start)?..hex(rest.split(' ').next()?)?)
+    };
+    let (mut inside, mut resident, mut huge) = (false, 0, 0);
+    for line in smaps.lines() {
+        if let Some(range) = range(line) {
+            inside = range.contains(&address);
+        } else if inside && let Some((name, value)) = line.split_once(':') {
+            let kib = value.trim().trim_end_matches(" kB").parse().unwrap_or(0);
+            match name {
+                "Rss" => resident += kib,
+                "FilePmdMapped" | "ShmemPmdMapped" => huge += kib,
+                _ => {}
+            }
+        }
+    }
+    (resident, huge)
+}
+
 /// Whether the file is this user's alone.
 #[cfg(unix)]
 fn check_private(file: &File) -> io::Result<()> {
@@ -77,4 +133,19 @@ fn check_private(file: &File) -> io::Result<()> {
 #[cfg(not(unix))]
 fn check_private(_: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_counted_in_the_right_mapping() {
+        let smaps = "7f0000000000-7f0000400000 r--s 00000000 fd:00 1 /a.packed\nSize: 4096 kB\nRss:   4096 kB\nFilePmdMapped:   2048 kB\n\
+                     7f0000400000-7f0000800000 rw-p 00000000 00:00 0 \nRss:   100 kB\nAnonHugePages: 8 kB\nVmFlags: rd wr\n";
+        assert_eq!(resident_and_huge(smaps, 0x7f00_0000_0000), (4096, 2048));
+        assert_eq!(resident_and_huge(smaps, 0x7f00_0040_0000), (100, 0));
+        assert_eq!(resident_and_huge(smaps, 0x1000), (0, 0));
+        assert_eq!(resident_and_huge("", 0), (0, 0));
+    }
 }

@@ -63,9 +63,9 @@ fn check(what: &str, value: Option<usize>, most: usize) -> Result<(), ModelError
 pub enum WeightsFrom {
     /// The model file; they are in memory of their own.
     ModelFile,
-    /// The model file; they were written into the cache, which is mapped.
+    /// The model file; they were written into the cache, and taken from there.
     NewCache,
-    /// The cache, which is mapped.
+    /// The cache.
     Cache,
 }
 
@@ -310,7 +310,11 @@ impl Reader<'_> {
 
 impl Load for Reader<'_> {
     fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
-        let packed = match self.packed.as_ref().and_then(|packed| packed.matrix(m, self.pool)) {
+        let packed = match &self.packed {
+            Some(packed) => packed.matrix(m, self.pool)?,
+            None => None,
+        };
+        let packed = match packed {
             Some(packed) => {
                 self.report(m)?;
                 packed

@@ -11,8 +11,9 @@ mod sharing;
 use common::small_models::{self, Shape};
 use common::{TempFile, forward, options, rows};
 use fastllm_gguf::{DType, GgufFile};
-use fastllm_model::packed_cache::{self, CacheSettings};
+use fastllm_model::packed_cache::{self, Access, CacheSettings};
 use fastllm_model::{Context, LoadOptions, Model, ModelError, WeightsFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,15 +84,38 @@ fn large(name: &str) -> TempFile {
 
 /// Loads without a cache, into a new one and from it.
 fn compare(name: &str, path: &Path) {
-    let folder = Folder::new(name);
+    let mut folder = Folder::new(name);
     let (from, expected) = load(path, &options(2)).unwrap();
     assert_eq!(from, WeightsFrom::ModelFile);
-    for wanted in [WeightsFrom::NewCache, WeightsFrom::Cache, WeightsFrom::Cache] {
+    let (new, old) = (WeightsFrom::NewCache, WeightsFrom::Cache);
+    for (access, wanted) in [(Access::Map, new), (Access::Map, old), (Access::Read, old), (Access::Fastest, old), (Access::Read, new)] {
+        if wanted == new {
+            packed_cache::clear(&folder.0).unwrap();
+        }
+        folder.0.access = access;
         let (from, found) = folder.load(path);
         assert_eq!(from, wanted, "{name}");
-        assert_eq!(bits(&found), bits(&expected), "{name}: {wanted:?}");
+        assert_eq!(bits(&found), bits(&expected), "{name}: {access:?} {wanted:?}");
     }
     folder.file();
+}
+
+#[test]
+fn files_are_mapped_or_read_as_asked() {
+    let (file, mut folder) = (small("access"), Folder::new("access"));
+    for (access, mapped) in [(Access::Map, true), (Access::Read, false), (Access::Map, true)] {
+        folder.0.access = access;
+        let model = Model::load(&GgufFile::open(&file.0).unwrap(), &folder.options(), &mut |_, _| true).unwrap();
+        assert!(packed_cache::finish(Duration::from_secs(60)));
+        let found: Vec<bool> = model.weights().matrices().map(fastllm_kernels::linear::Linear::is_mapped).collect();
+        assert!(found.iter().all(|m| *m == mapped), "{access:?}: {found:?}");
+        if !mapped {
+            // Nothing that happens to the file matters.
+            std::fs::set_permissions(folder.file(), std::fs::Permissions::from_mode(0o600)).unwrap();
+            std::fs::write(folder.file(), "").unwrap();
+        }
+        logits(model);
+    }
 }
 
 #[test]

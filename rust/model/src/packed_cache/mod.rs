@@ -1,14 +1,16 @@
-//! Packed weights in files that are mapped: a second load is instant, and processes share one copy. Knows no kernels and no graph.
+//! Packed weights in files: a second load is instant, and processes share one copy. Knows no kernels and no graph.
 //!
 //! The first load of a large model packs its matrices into a file of the cache folder and maps that; later ones find it by a hash of the
-//! model file's state ([`key`]) and map it. The model file itself is never mapped. Whatever goes wrong here, the model is packed into
+//! model file's state ([`key`]) and map it. Where a mapping would be slower than memory, or less safe, the file is read instead
+//! ([`Access`]). The model file itself is never mapped. Whatever goes wrong here, the model is packed into
 //! memory as without a cache, and nobody hears of it: a full disk, a folder that may not be written, a file that is damaged or of another
 //! version, somebody else who is writing the same.
 //!
 //! A file is written under a name of its own, locked meanwhile; once it is on the disk it gets its real name and is never written
 //! again. Files go by being unlinked, so that a mapping stays what it is. Only this user can open them. What is left: who has this user's
 //! rights, or the device itself, can shorten or change a mapped file, and then a read of it is a signal or gives other weights; so could
-//! the same user's debugger. Folders on network file systems, where that happens by accident, are not used.
+//! the same user's debugger. On network file systems, where that
+//! happens by accident, files are read. So they are with [`Access::Read`].
 mod format;
 mod key;
 mod maintenance;
@@ -18,19 +20,20 @@ mod store;
 mod writer;
 
 pub use maintenance::{CachedModel, Condition, clear, list, verify};
-pub use settings::{CacheSettings, DEFAULT_LIMIT};
+pub use settings::{Access, CacheSettings, DEFAULT_LIMIT};
 pub use writer::finish;
 
 use crate::ModelError;
 use crate::weights::{Declared, MatrixInfo, Weights};
 use fastllm_gguf::GgufFile;
-use fastllm_kernels::linear::Linear;
+use fastllm_kernels::linear::{Linear, PackError};
 use fastllm_kernels::mapping::Mapping;
 use fastllm_kernels::pool::Pool;
 use format::{Entry, Header};
 use key::Hash;
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,38 +43,76 @@ use writer::Writer;
 /// Bytes that a thread reads into the page cache at once.
 const POPULATED: usize = 32 << 20;
 
-/// The matrices of a model in a mapped file.
+/// The matrices of a model in a file.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    mapping: Arc<Mapping>,
+    data: Data,
     matrices: HashMap<Hash, Entry>,
     /// The real name.
     path: PathBuf,
 }
 
+#[derive(Debug)]
+enum Data {
+    Mapped(Arc<Mapping>),
+    Read(File),
+}
+
 impl Packed {
-    fn new(mapping: Mapping, header: Header, path: PathBuf) -> Packed {
-        Packed { mapping: Arc::new(mapping), matrices: header.matrices.into_iter().map(|m| (m.id, m)).collect(), path }
+    /// `None` if the file cannot be used.
+    fn new(settings: &CacheSettings, file: File, header: Header, store: &Store) -> Option<Packed> {
+        let may_map = settings.access != Access::Read && os::is_local(&store.folder).unwrap_or(false);
+        let mapping = Mapping::of_private_file(&file).ok().filter(|m| m.bytes().len() as u64 == header.len)?;
+        let data = if may_map && (settings.access == Access::Map || mapping.is_as_fast_as_memory()) {
+            Data::Mapped(Arc::new(mapping))
+        } else {
+            Data::Read(file)
+        };
+        let path = store.packed_path(&header.key);
+        Some(Packed { data, matrices: header.matrices.into_iter().map(|m| (m.id, m)).collect(), path })
     }
 
     /// A matrix. `None` if it is not there or cannot be read: then the file is deleted.
-    pub fn matrix(&self, m: &MatrixInfo, pool: &Pool) -> Option<Linear> {
-        let entry = self.matrices.get(&key::matrix_id(m)).filter(|entry| entry.bytes == m.bytes() as u64)?;
-        let start = usize::try_from(entry.offset).ok()?;
-        let end = start.checked_add(m.bytes())?;
-        let failed = AtomicBool::new(false);
-        pool.run(m.bytes().div_ceil(POPULATED), |task, _| {
-            let at = start + task * POPULATED;
-            if self.mapping.populate(at..end.min(at + POPULATED)).is_err() {
-                failed.store(true, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// If memory is short.
+    pub fn matrix(&self, m: &MatrixInfo, pool: &Pool) -> Result<Option<Linear>, ModelError> {
+        let entry = self.matrices.get(&key::matrix_id(m)).filter(|entry| entry.bytes == m.bytes() as u64);
+        let Some((start, end)) = entry.and_then(|e| Some((usize::try_from(e.offset).ok()?, usize::try_from(e.offset + e.bytes).ok()?)))
+        else {
+            return Ok(None);
+        };
+        let shape = (m.rows, m.cols);
+        let found = match &self.data {
+            Data::Mapped(mapping) => {
+                populate(mapping, start..end, pool).then(|| Linear::mapped(m.kind, shape, m.sources.len(), mapping, start)).flatten()
             }
-        });
-        if failed.into_inner() {
+            Data::Read(file) => {
+                let read = |at: usize, bytes: &mut [u8]| os::read_exact_at(file, bytes, entry.map_or(0, |e| e.offset) + at as u64);
+                match Linear::read_packed(m.kind, shape, m.sources.len(), pool, read) {
+                    Ok(packed) => Some(packed),
+                    Err(PackError::OutOfMemory(e)) => return Err(e.into()),
+                    Err(PackError::Read(_)) => None,
+                }
+            }
+        };
+        if found.is_none() {
             let _ = fs::remove_file(&self.path);
-            return None;
         }
-        Linear::mapped(m.kind, (m.rows, m.cols), m.sources.len(), &self.mapping, start)
+        Ok(found)
     }
+}
+
+/// Brings a range of a mapping into memory; whether it could be read.
+fn populate(mapping: &Mapping, range: Range<usize>, pool: &Pool) -> bool {
+    let failed = AtomicBool::new(false);
+    pool.run(range.len().div_ceil(POPULATED), |task, _| {
+        let at = range.start + task * POPULATED;
+        if mapping.populate(at..range.end.min(at + POPULATED)).is_err() {
+            failed.store(true, Ordering::Relaxed);
+        }
+    });
+    !failed.into_inner()
 }
 
 /// What the cache has for a model.
@@ -102,12 +143,10 @@ pub(crate) fn open(
     let Ok(store) = Store::open(settings, true).or_else(|_| Store::open(settings, false)) else { return Ok(Outcome::Nothing) };
     let stamps = file.stamps()?;
     let key = key::key(file, &stamps, weights)?;
-    let path = store.packed_path(&key);
     if let Some((cached, header)) = store.find(&key)
-        && let Ok(mapping) = Mapping::of_private_file(&cached)
-        && mapping.bytes().len() as u64 == header.len
+        && let Some(packed) = Packed::new(settings, cached, header, &store)
     {
-        return Ok(Outcome::Found(Packed::new(mapping, header, path)));
+        return Ok(Outcome::Found(packed));
     }
     if !key::settled(&stamps, settings.settled) {
         return Ok(Outcome::Nothing);
@@ -124,8 +163,8 @@ pub(crate) fn open(
         }
     }
     let Ok(written) = writer.finish() else { return Ok(Outcome::Nothing) };
-    let Ok(mapping) = Mapping::of_private_file(&written.file) else { return Ok(Outcome::Nothing) };
-    let packed = Packed::new(mapping, written.header.clone(), path);
+    let packed = written.file.try_clone().ok().and_then(|file| Packed::new(settings, file, written.header.clone(), &store));
+    let Some(packed) = packed else { return Ok(Outcome::Nothing) };
     // What was packed from a file that somebody was changing is what this load got, but nobody else shall.
     if file.stamps()? == stamps {
         written.publish_in_background();

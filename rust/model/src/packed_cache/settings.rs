@@ -12,6 +12,19 @@ const LEAST_BYTES: usize = 64 << 20;
 /// More than the resolution of any file system's times (FAT: two seconds).
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// How packed weights get from a file into a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Mapped where that makes the model no slower and is safe, otherwise read: on Linux where the page cache has huge pages, and on file
+    /// systems of this machine.
+    #[default]
+    Fastest,
+    /// Mapped if the file system is of this machine: processes share the memory, also where that makes the model slower.
+    Map,
+    /// Read into memory of its own: nothing that happens to the file matters afterwards.
+    Read,
+}
+
 /// Where the cache is and how large it may get.
 #[derive(Clone, Debug)]
 pub struct CacheSettings {
@@ -19,6 +32,8 @@ pub struct CacheSettings {
     pub folder: PathBuf,
     /// Most bytes of all files together.
     pub limit: u64,
+    /// How packed weights get from there into a process.
+    pub access: Access,
     /// Models whose packed weights take less are not cached.
     pub least_bytes: usize,
     /// A model file must have been left alone for so long before it is packed for the cache: then its times tell every later change.
@@ -28,7 +43,7 @@ pub struct CacheSettings {
 impl CacheSettings {
     /// The default sizes, in a certain folder.
     pub fn in_folder(folder: PathBuf) -> CacheSettings {
-        CacheSettings { folder, limit: DEFAULT_LIMIT, least_bytes: LEAST_BYTES, settled: SETTLED }
+        CacheSettings { folder, limit: DEFAULT_LIMIT, access: Access::Fastest, least_bytes: LEAST_BYTES, settled: SETTLED }
     }
 
     /// What the environment asks for: `FASTLLM_CACHE`, `FASTLLM_CACHE_LIMIT`, and those of [`folder`](Self::folder_from_env). `None` if it
@@ -37,10 +52,12 @@ impl CacheSettings {
     /// # Errors
     /// A variable has a value that cannot be.
     pub fn from_env() -> Result<Option<CacheSettings>, ModelError> {
-        let on = match text("FASTLLM_CACHE").as_deref() {
-            None | Some("1" | "on") => true,
-            Some("0" | "off") => false,
-            Some(other) => return Err(ModelError::Option(format!("FASTLLM_CACHE is {other:?}, but must be 0, off, 1 or on"))),
+        let access = match text("FASTLLM_CACHE").as_deref() {
+            None | Some("1" | "on") => Some(Access::Fastest),
+            Some("map") => Some(Access::Map),
+            Some("read") => Some(Access::Read),
+            Some("0" | "off") => None,
+            Some(other) => return Err(ModelError::Option(format!("FASTLLM_CACHE is {other:?}, but must be 0, off, 1, on, map or read"))),
         };
         let limit = match text("FASTLLM_CACHE_LIMIT").as_deref() {
             None => DEFAULT_LIMIT,
@@ -49,8 +66,8 @@ impl CacheSettings {
                 .parse()
                 .map_err(|_| ModelError::Option(format!("FASTLLM_CACHE_LIMIT is {number:?}, but must be a number of bytes, or off")))?,
         };
-        let folder = Self::folder_from_env().filter(|_| on && limit > 0);
-        Ok(folder.map(|folder| CacheSettings { limit, ..Self::in_folder(folder) }))
+        let chosen = access.filter(|_| limit > 0).zip(Self::folder_from_env());
+        Ok(chosen.map(|(access, folder)| CacheSettings { limit, access, ..Self::in_folder(folder) }))
     }
 
     /// `FASTLLM_CACHE_DIR`, or `fastllm/packed` in the system's folder for caches: `XDG_CACHE_HOME` or `~/.cache`, on macOS

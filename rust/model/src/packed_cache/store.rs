@@ -77,9 +77,6 @@ impl Store {
     /// The folder, which is made with `create`.
     pub fn open(settings: &CacheSettings, create: bool) -> io::Result<Store> {
         let folder = os::private_folder(&settings.folder, create)?;
-        if !os::is_local(&folder)? {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "files of a network may vanish while they are mapped"));
-        }
         Ok(Store { folder, limit: settings.limit })
     }
 
