@@ -3,7 +3,8 @@
 The first load of a large model writes its packed weights into the user's cache folder; later ones map that file, which
 is instant and lets processes share one copy. `Model` works the same without it. Environment variables:
 
-    FASTLLM_CACHE        0 or off: no cache.
+    FASTLLM_CACHE        0 or off: no cache. map: map files even where their pages are small, which decodes more slowly.
+                         read: read them into memory, which shares nothing. Otherwise: whichever is faster.
     FASTLLM_CACHE_DIR    The folder (default: fastllm/packed in XDG_CACHE_HOME or ~/.cache, on macOS ~/Library/Caches).
     FASTLLM_CACHE_LIMIT  Most bytes of all files together (default: 64 GiB); 0 or off: no cache.
 """
