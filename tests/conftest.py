@@ -17,8 +17,19 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """A cache folder for these tests and the programs that they start: never the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTLLM_CACHE_DIR", str(folder))
+        for name in ("FASTLLM_CACHE", "FASTLLM_CACHE_LIMIT"):
+            patch.delenv(name, raising=False)
+        yield folder
+
+
 @pytest.fixture(scope="session")
-def model():
+def model(cache_folder):  # noqa: ARG001 - set before anything is loaded
     """The embedded model. Shared by all tests: one that is confused by what others do to it is a bug."""
     with fastllm.Model.demo() as model:
         yield model

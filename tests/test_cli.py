@@ -219,6 +219,7 @@ def test_a_failure_is_one_line_and_code_1(arguments, part):
         ("generate", "x", "-n", "many"),
         ("plan",),
         ("bench", "-p", "x"),
+        ("cache", "empty"),
     ],
 )
 def test_wrong_usage_is_code_2(arguments):
@@ -229,7 +230,8 @@ def test_wrong_usage_is_code_2(arguments):
 
 
 def test_help_and_version():
-    for command in ((), ("generate",), ("chat",), ("bench",), ("inspect",), ("plan",), ("tokenize",), ("doctor",)):
+    commands = ("generate", "chat", "bench", "inspect", "plan", "tokenize", "cache", "doctor")
+    for command in ((), *((name,) for name in commands)):
         assert "usage: fastllm" in output(*command, "--help")
     assert output("--version").startswith("fastllm 0.")
 

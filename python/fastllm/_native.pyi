@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, final
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, final
 
+from fastllm.cache import Condition
 from fastllm.gguf import MetadataValue
+
+_Cached: TypeAlias = tuple[Path, Path, int, float, Condition]
 
 __all__ = [
     "ChatTemplate",
@@ -21,7 +25,11 @@ __all__ = [
     "Waker",
     "__version__",
     "available_isas",
+    "cache_clear",
+    "cache_folder",
+    "cache_list",
     "cache_types",
+    "cache_verify",
     "default_threads",
     "shutdown",
 ]
@@ -30,6 +38,10 @@ __version__: str
 
 def available_isas() -> list[str]: ...
 def cache_types() -> list[str]: ...
+def cache_folder() -> Path | None: ...
+def cache_list() -> list[_Cached]: ...
+def cache_clear() -> list[_Cached]: ...
+def cache_verify(progress: Callable[[int, int], object] | None) -> list[_Cached]: ...
 def default_threads() -> int: ...
 def shutdown() -> None: ...
 
@@ -89,6 +101,7 @@ class Model:
         prefill_threads: int | None,
         kv_dtype: str,
         context_length: int | None,
+        cache: bool,
         progress: Callable[[int, int], object] | None,
     ) -> Model: ...
     @property
@@ -105,6 +118,8 @@ class Model:
     def prefill_threads(self) -> int: ...
     @property
     def kv_dtype(self) -> str: ...
+    @property
+    def weights_from(self) -> Literal["model file", "new cache", "cache"]: ...
     @property
     def weight_bytes(self) -> int: ...
 

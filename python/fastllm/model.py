@@ -56,6 +56,9 @@ class Model:
         kv_dtype: How keys and values are stored: "f32", "f16" or "q8_0".
         isa: The instruction set, one of `fastllm.available_isas()`; None or "auto": the environment variable
             FASTLLM_ISA, else the fastest one.
+        cache: Whether a large model is kept packed in the user's cache folder, so that the next load is instant and
+            processes share one copy; see `fastllm.cache`. False, or the environment variable FASTLLM_CACHE=0: it is
+            packed into memory each time.
         progress: Called with bytes loaded and bytes in all, while the weights are loaded.
 
     Raises:
@@ -75,6 +78,7 @@ class Model:
         prefill_threads: int | None = None,
         kv_dtype: str = "f16",
         isa: str | None = None,
+        cache: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self._file = GGUFFile(path)
@@ -85,6 +89,7 @@ class Model:
             _count("prefill_threads", prefill_threads),
             kv_dtype,
             _count("context_length", context_length),
+            bool(cache),
             progress,
         )
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
@@ -104,7 +109,7 @@ class Model:
     ) -> Self:
         """The model inside this package, fastllm-tiny: two million parameters, for documentation and tests.
 
-        The keywords are those of `Model`.
+        The keywords are those of `Model`, but for `cache`: it is too small for that.
         """
         return cls(
             DEMO,

@@ -54,6 +54,7 @@ def add_loading(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
         "--kv-dtype", default="f16", choices=_native.cache_types(), help="keys and values (default: f16)"
     )
     group.add_argument("--isa", default="auto", help="instruction set: auto, " + ", ".join(_native.available_isas()))
+    group.add_argument("--no-cache", action="store_true", help="neither use nor write the cache of packed weights")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +89,9 @@ def load(path: str | None, options: argparse.Namespace, threads: int | None = No
         "isa": options.isa,
     }
     with Bar("loading", "bytes") as bar:
-        return Model.demo(progress=bar, **loading) if path is None else Model(path, progress=bar, **loading)
+        if path is None:
+            return Model.demo(progress=bar, **loading)
+        return Model(path, cache=not options.no_cache, progress=bar, **loading)
 
 
 def is_model(argument: str) -> bool:

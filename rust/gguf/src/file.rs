@@ -7,7 +7,7 @@ use crate::error::{Error, quoted};
 use crate::header::{Header, Sections};
 use crate::limits;
 use crate::metadata::Metadata;
-use crate::regular_file::RegularFile;
+use crate::regular_file::{FileStamp, RegularFile};
 use crate::shards;
 use crate::tensor_info::{TensorInfo, name_at, sort_by_name};
 
@@ -74,6 +74,26 @@ impl GgufFile {
         self.files.iter().fold(0, |n, f| n.saturating_add(f.len))
     }
 
+    /// The state of every file now, the first shard's first: of the files that were opened, whatever their names stand for by now.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn stamps(&self) -> Result<Vec<FileStamp>, Error> {
+        self.files.iter().map(RegularFile::stamp).collect()
+    }
+
+    /// Fills `buf` with the bytes of a file from `offset` on; files are numbered as in [`stamps`](Self::stamps).
+    ///
+    /// # Errors
+    /// The range is not inside the file, there is no such file, or it cannot be read.
+    pub fn read_file_at(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        let len = len_u64(buf.len());
+        match self.files.get(file) {
+            Some(file) => file.read_exact_at(buf, offset, || format!("read {len} bytes at byte {offset}")),
+            None => Err(wrong_file(self.path(), file)),
+        }
+    }
+
     /// Fills `buf` with the bytes of a tensor of this model from `offset` on. Safe to call from many threads at once.
     ///
     /// # Errors
@@ -87,6 +107,11 @@ impl GgufFile {
         };
         file.read_exact_at(buf, start, || format!("read {len} bytes of tensor {} at byte {start}", quoted(t.name.as_bytes())))
     }
+}
+
+fn wrong_file(path: &Path, file: usize) -> Error {
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the model has fewer files");
+    Error::Io { path: path.to_owned(), doing: format!("read file {file}"), source }
 }
 
 /// Reads the header in growing prefixes: its length is not known before it was parsed.

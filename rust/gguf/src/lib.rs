@@ -49,6 +49,7 @@ pub use file::GgufFile;
 pub use header::Header;
 pub use metadata::Metadata;
 pub use owned::OwnedValue;
+pub use regular_file::FileStamp;
 pub use tensor_info::TensorInfo;
 pub use value::{Array, Value, ValueType};
 pub use writer::Writer;

@@ -1,6 +1,6 @@
 //! Opening a file that is certainly a regular one, and reading it at positions.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,38 @@ pub(crate) struct RegularFile {
     file: File,
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
+}
+
+/// What tells one state of a file from another: where the file system keeps the time of change, no later change of the file's contents
+/// leaves it as it is, but for one within the resolution of that time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    /// Bytes.
+    pub len: u64,
+    /// Nanoseconds of the last modification since 1970, which anyone may set.
+    pub modified: i128,
+    /// Nanoseconds of the last change of contents or attributes since 1970, which the file system sets. Elsewhere than on Unix: `modified`.
+    pub changed: i128,
+}
+
+impl FileStamp {
+    #[cfg(unix)]
+    fn new(metadata: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds).saturating_mul(1_000_000_000).saturating_add(i128::from(rest));
+        Self {
+            len: metadata.len(),
+            modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new(metadata: &Metadata) -> Self {
+        let since = metadata.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        let modified = since.and_then(|t| i128::try_from(t.as_nanos()).ok()).unwrap_or(0);
+        Self { len: metadata.len(), modified, changed: modified }
+    }
 }
 
 impl RegularFile {
@@ -36,6 +68,12 @@ impl RegularFile {
             return Err(Error::NotRegularFile { path: path.to_owned(), kind: kind(metadata.file_type()) });
         }
         Ok(Self { file, path: path.to_owned(), len: metadata.len() })
+    }
+
+    /// Length and times, as they are now.
+    pub(crate) fn stamp(&self) -> Result<FileStamp, Error> {
+        let failed = |source| Error::Io { path: self.path.clone(), doing: "stat".to_owned(), source };
+        self.file.metadata().map(|m| FileStamp::new(&m)).map_err(failed)
     }
 
     /// Fills `buf` from `offset` on. `what` is for the error message.

@@ -8,6 +8,7 @@ pub mod dense;
 pub mod elementwise;
 pub mod format;
 pub mod linear;
+pub mod mapping;
 pub mod matmul;
 pub mod pool;
 pub mod rms_norm;

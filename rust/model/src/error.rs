@@ -19,6 +19,14 @@ pub enum ModelError {
     /// There is not enough memory.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// The cache of packed weights cannot be looked at or cleared. Loading never fails for its sake.
+    #[error("the cache {}: {source}", folder.display())]
+    Cache {
+        /// Its folder.
+        folder: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The caller asked for it.
     #[error("cancelled")]
     Cancelled,

@@ -15,6 +15,7 @@ mod feed_forward;
 pub mod kv_cache;
 mod loader;
 mod moe;
+pub mod packed_cache;
 pub mod plan;
 mod ropes;
 mod router;
@@ -23,6 +24,6 @@ mod transformer;
 pub mod weights;
 
 pub use error::ModelError;
-pub use loader::{LoadOptions, Model};
+pub use loader::{LoadOptions, Model, WeightsFrom};
 pub use plan::MemoryPlan;
 pub use transformer::{Context, MAX_ROWS};

@@ -1,13 +1,15 @@
 //! From a file to a model in memory.
 //!
-//! Tensors are read with positional reads and packed at once: nothing of the file is needed, or mapped, afterwards.
+//! Tensors are read with positional reads and packed at once: nothing of the file is needed, or mapped, afterwards. Large models may be
+//! packed into a file of our own instead, see [`packed_cache`].
 use crate::ModelError;
 use crate::arch;
 use crate::config::Config;
 use crate::error::invalid;
+use crate::packed_cache::{self, CacheSettings, Outcome, Packed};
 use crate::ropes::RopeTables;
 use crate::scratch::Widths;
-use crate::weights::{Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
+use crate::weights::{Declared, Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
 use fastllm_kernels::buffer::AlignedVec;
@@ -29,11 +31,20 @@ pub struct LoadOptions {
     pub cache_type: CacheType,
     /// Most positions of a sequence; by default what the model was trained for.
     pub context_length: Option<usize>,
+    /// Where packed weights are kept for the next load; by default nowhere.
+    pub packed_cache: Option<CacheSettings>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { isa: "auto".to_owned(), threads: None, prefill_threads: None, cache_type: CacheType::F16, context_length: None }
+        LoadOptions {
+            isa: "auto".to_owned(),
+            threads: None,
+            prefill_threads: None,
+            cache_type: CacheType::F16,
+            context_length: None,
+            packed_cache: None,
+        }
     }
 }
 
@@ -45,6 +56,17 @@ fn check(what: &str, value: Option<usize>, most: usize) -> Result<(), ModelError
         Some(n) if !(1..=most).contains(&n) => Err(ModelError::Option(format!("{what} is {n}, but must be 1 to {most}"))),
         _ => Ok(()),
     }
+}
+
+/// Where the packed weights of a model came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightsFrom {
+    /// The model file; they are in memory of their own.
+    ModelFile,
+    /// The model file; they were written into the cache, and taken from there.
+    NewCache,
+    /// The cache.
+    Cache,
 }
 
 /// A model: immutable, shared by any number of contexts.
@@ -59,6 +81,7 @@ pub struct Model {
     cache_type: CacheType,
     context_length: usize,
     weight_bytes: usize,
+    weights_from: WeightsFrom,
     pub(crate) widths: Widths,
 }
 
@@ -83,7 +106,12 @@ impl Model {
                 file.total_bytes()
             )));
         }
-        let mut reader = Reader { file, pool: Pool::new(threads), done: 0, total: weight_bytes, progress };
+        let pool = Pool::new(threads);
+        let mut reader = Reader { file, pool: &pool, packed: None, done: 0, total: weight_bytes, reports: true, progress };
+        let weights_from = match &options.packed_cache {
+            Some(settings) => reader.use_cache(settings, &declared)?,
+            None => WeightsFrom::ModelFile,
+        };
         let weights = declared.load(&mut reader)?;
         Ok(Model {
             ropes: RopeTables::new(&config, weights.rope_divisors.as_deref())?,
@@ -95,6 +123,7 @@ impl Model {
             cache_type: options.cache_type,
             context_length: options.context_length.unwrap_or(config.context_length),
             weight_bytes,
+            weights_from,
             config,
         })
     }
@@ -146,6 +175,11 @@ impl Model {
         layers + w.output.as_ref().unwrap_or(&w.embedding).matrix_bytes()
     }
 
+    /// Where the packed weights came from.
+    pub fn weights_from(&self) -> WeightsFrom {
+        self.weights_from
+    }
+
     /// Bytes of the packed matrices.
     pub fn weight_bytes(&self) -> usize {
         self.weight_bytes
@@ -154,9 +188,13 @@ impl Model {
 
 struct Reader<'a> {
     file: &'a GgufFile,
-    pool: Pool,
+    pool: &'a Pool,
+    /// Where matrices are taken from, as far as they are there.
+    packed: Option<Packed>,
     done: usize,
     total: usize,
+    /// Whether `progress` hears of matrices: not twice of the same.
+    reports: bool,
     progress: &'a mut dyn FnMut(usize, usize) -> bool,
 }
 
@@ -194,7 +232,7 @@ impl Reader<'_> {
             let at = (source.first + row % rows) * row_bytes;
             self.file.read_at(&source.tensor, at as u64, out)
         };
-        Linear::pack(kind, (rows, cols), m.len(), &self.pool, read).map_err(|e| match e {
+        Linear::pack(kind, (rows, cols), m.len(), self.pool, read).map_err(|e| match e {
             PackError::OutOfMemory(e) => ModelError::OutOfMemory(e),
             PackError::Read(e) => ModelError::File(e),
         })
@@ -224,25 +262,69 @@ impl Reader<'_> {
             }
             Ok::<_, std::convert::Infallible>(())
         };
-        Linear::pack(m.kind, (m.rows, m.cols), m.sources.len(), &self.pool, write).map_err(|e| match e {
+        Linear::pack(m.kind, (m.rows, m.cols), m.sources.len(), self.pool, write).map_err(|e| match e {
             PackError::OutOfMemory(e) => ModelError::OutOfMemory(e),
             PackError::Read(never) => match never {},
         })
     }
 }
 
-impl Load for Reader<'_> {
-    fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
+impl Reader<'_> {
+    /// Finds the weights in the cache, or packs them into it.
+    fn use_cache(&mut self, settings: &CacheSettings, weights: &Weights<Declared>) -> Result<WeightsFrom, ModelError> {
+        let (file, pool) = (self.file, self.pool);
+        Ok(match packed_cache::open(settings, file, weights, pool, &mut |m| self.pack_and_report(m))? {
+            Outcome::Found(packed) => {
+                self.packed = Some(packed);
+                WeightsFrom::Cache
+            }
+            Outcome::Written(packed) => {
+                (self.packed, self.reports) = (Some(packed), false);
+                WeightsFrom::NewCache
+            }
+            Outcome::Nothing => {
+                self.done = 0;
+                WeightsFrom::ModelFile
+            }
+        })
+    }
+
+    /// Packs matrices from the model file, without their factors.
+    fn pack_and_report(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
         let packed = match m.transposed {
             None => self.pack(&m.sources, m.kind, m.rows, m.cols)?,
             Some(file_kind) => self.pack_transposed(m, file_kind)?,
         };
-        let packed = match self.factors(m)? {
+        self.report(m)?;
+        Ok(packed)
+    }
+
+    fn report(&mut self, m: &MatrixInfo) -> Result<(), ModelError> {
+        if !self.reports {
+            return Ok(());
+        }
+        self.done += m.bytes();
+        if (self.progress)(self.done, self.total) { Ok(()) } else { Err(ModelError::Cancelled) }
+    }
+}
+
+impl Load for Reader<'_> {
+    fn matrix(&mut self, m: &MatrixInfo) -> Result<Linear, ModelError> {
+        let packed = match &self.packed {
+            Some(packed) => packed.matrix(m, self.pool)?,
+            None => None,
+        };
+        let packed = match packed {
+            Some(packed) => {
+                self.report(m)?;
+                packed
+            }
+            None => self.pack_and_report(m)?,
+        };
+        Ok(match self.factors(m)? {
             Some(factors) => packed.scaled(factors),
             None => packed,
-        };
-        self.done += m.bytes();
-        if (self.progress)(self.done, self.total) { Ok(packed) } else { Err(ModelError::Cancelled) }
+        })
     }
 
     fn vector(&mut self, v: &VectorInfo) -> Result<Vec<f32>, ModelError> {

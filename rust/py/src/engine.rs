@@ -1,4 +1,5 @@
 //! `Engine`: accepts requests.
+use crate::cache;
 use crate::errors::{self, OrRaise};
 use crate::model::Model;
 use crate::process::Owned;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// The engines that were started, and the process in which.
 static STARTED: Mutex<Vec<(u32, Weak<engine::Engine>)>> = Mutex::new(Vec::new());
 
-/// Ends all requests and threads, so that nothing computes while the interpreter goes. For `atexit`.
+/// Ends all requests and threads, so that nothing computes while the interpreter goes, and waits for the cache. For `atexit`.
 #[pyfunction]
 pub fn shutdown(py: Python<'_>) {
     // In a forked child another thread may have held the lock for ever; there is nothing to end there.
@@ -24,6 +25,7 @@ pub fn shutdown(py: Python<'_>) {
         let own = started.iter().filter(|(pid, _)| *pid == std::process::id());
         own.filter_map(|(_, engine)| engine.upgrade()).for_each(|engine| engine.shutdown());
     });
+    cache::finish(py);
 }
 
 fn remember(engine: &Arc<engine::Engine>) {

@@ -8,6 +8,14 @@ use pyo3::types::PyDict;
 use std::io;
 use std::path::Path;
 
+/// Tells `progress` how far something is, and looks for signals; what either raises.
+pub fn report<T: for<'py> IntoPyObject<'py>>(progress: Option<&Py<PyAny>>, done: T, total: T) -> PyResult<()> {
+    Python::attach(|py| {
+        py.check_signals()?;
+        progress.map_or(Ok(()), |progress| progress.call1(py, (done, total)).map(drop))
+    })
+}
+
 /// An error of the core, on its way to Python.
 pub trait IntoPyErr {
     /// The exception.
@@ -106,6 +114,7 @@ impl IntoPyErr for ModelError {
             ModelError::Invalid(message) => raise(py, "ModelFormatError", message),
             ModelError::Option(message) | ModelError::Batch(message) => raise(py, "ParameterError", message),
             ModelError::OutOfMemory(error) => raise(py, "OutOfMemoryError", error),
+            ModelError::Cache { ref folder, ref source } => os_error(py, folder, source, &self.to_string()),
             ModelError::Cancelled => raise(py, "CancelledError", "cancelled"),
         }
     }

@@ -4,6 +4,7 @@
 //! through a pipe ([`waker`]). What must not outlive a `fork` is held in [`process::Owned`].
 #![deny(unsafe_code)]
 
+mod cache;
 mod chat;
 mod decoder;
 mod engine;
@@ -22,6 +23,8 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::cache::{cache_clear, cache_folder, cache_list, cache_verify};
     #[pymodule_export]
     use crate::chat::ChatTemplate;
     #[pymodule_export]

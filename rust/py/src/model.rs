@@ -1,8 +1,9 @@
 //! `Model`: weights in memory.
-use crate::errors::OrRaise;
+use crate::errors::{self, OrRaise};
 use crate::file::{File, cache_type};
 use fastllm_kernels::attention::CacheType;
-use fastllm_model::LoadOptions;
+use fastllm_model::packed_cache::CacheSettings;
+use fastllm_model::{LoadOptions, WeightsFrom};
 use fastllm_simd::Cpu;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub fn default_threads() -> usize {
 
 #[pymethods]
 impl Model {
-    /// Loads; `progress(done, total)` hears of bytes packed, and what it raises stops the loading.
+    /// Loads, with `cache` from the packed cache if the environment allows; `progress(done, total)` hears of bytes packed, and what it
+    /// raises stops the loading.
     #[new]
     fn new(
         py: Python<'_>,
@@ -43,18 +45,17 @@ impl Model {
         prefill_threads: Option<usize>,
         kv_dtype: &str,
         context_length: Option<usize>,
+        cache: bool,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Model> {
-        let options = LoadOptions { isa, threads, prefill_threads, cache_type: cache_type(py, kv_dtype)?, context_length };
+        let packed_cache = if cache { CacheSettings::from_env().or_raise(py)? } else { None };
+        let cache_type = cache_type(py, kv_dtype)?;
+        let options = LoadOptions { isa, threads, prefill_threads, cache_type, context_length, packed_cache };
         let file = Arc::clone(&file.file);
         let progress = progress.map(|progress| progress.clone().unbind());
         let mut raised = None;
         let mut report = |done: usize, total: usize| {
-            let result = Python::attach(|py| {
-                py.check_signals()?;
-                progress.as_ref().map_or(Ok(()), |progress| progress.call1(py, (done, total)).map(drop))
-            });
-            raised = result.err();
+            raised = errors::report(progress.as_ref(), done, total).err();
             raised.is_none()
         };
         let loaded = py.detach(|| fastllm_model::Model::load(&file, &options, &mut report));
@@ -95,6 +96,15 @@ impl Model {
     #[getter]
     fn kv_dtype(&self) -> &'static str {
         self.inner.cache_type().name()
+    }
+
+    #[getter]
+    fn weights_from(&self) -> &'static str {
+        match self.inner.weights_from() {
+            WeightsFrom::ModelFile => "model file",
+            WeightsFrom::NewCache => "new cache",
+            WeightsFrom::Cache => "cache",
+        }
     }
 
     #[getter]

@@ -2,15 +2,17 @@
 mod multiply;
 mod pack;
 mod row;
+mod storage;
 mod weight_type;
 
 pub use multiply::{Product, Scratch, UNPACKED_TILED, multiply};
 pub use pack::PackError;
+pub use storage::LAYOUT_VERSION;
 pub use weight_type::WeightType;
 
-use crate::buffer::{AlignedVec, Line};
 use fastllm_simd::ROWS;
 use row::Row;
+use storage::Storage;
 
 /// One or several (experts) weight matrices of the same shape, packed.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub struct Linear {
     rows: usize,
     cols: usize,
     matrices: usize,
-    data: AlignedVec<Line>,
+    data: Storage,
     /// One for each matrix, unless they are all 1.
     factors: Vec<f32>,
 }
@@ -82,7 +84,7 @@ impl Linear {
     fn panels(&self, matrix: usize, first: usize, count: usize) -> &[u8] {
         let panel_bytes = self.kind.panel_bytes(self.cols);
         let at = matrix * self.matrix_bytes() + first * panel_bytes;
-        &bytemuck::cast_slice::<Line, u8>(&self.data)[at..at + count * panel_bytes]
+        &self.data.bytes()[at..at + count * panel_bytes]
     }
 
     /// Row `row` of the first matrix as floats, exactly as the file's type defines them.

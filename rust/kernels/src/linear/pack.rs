@@ -1,4 +1,5 @@
 //! Rows of a file to panels.
+use super::storage::Storage;
 use super::weight_type::WeightVisitor;
 use super::{Linear, WeightType};
 use crate::buffer::{AlignedVec, Columns, Line, OutOfMemory};
@@ -78,7 +79,7 @@ impl Linear {
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(e) => Err(e),
-            None => Ok(Linear { kind, rows, cols, matrices, data, factors: Vec::new() }),
+            None => Ok(Linear { kind, rows, cols, matrices, data: Storage::Owned(data), factors: Vec::new() }),
         }
     }
 }
