@@ -28,6 +28,16 @@ def cache_folder(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory):
+    """A state folder for these tests and the programs that they start: never the user's own."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTLLM_STATE_DIR", str(folder))
+        patch.delenv("FASTLLM_LAST_RUN", raising=False)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def model(cache_folder):  # noqa: ARG001 - set before anything is loaded
     """The embedded model. Shared by all tests: one that is confused by what others do to it is a bug."""

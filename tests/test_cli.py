@@ -140,6 +140,9 @@ def test_bench_json_has_the_fields_of_llama_bench():
         assert len(row["samples_ts"]) == len(row["samples_ns"]) == 3
         assert row["avg_ts"] == pytest.approx(sum(row["samples_ts"]) / 3)
         assert row["avg_ts"] > 0 < row["gigabytes_per_second"]
+        assert row["roof_gigabytes_per_second"] > 0 < row["roof_gigaops_per_second"]
+        in_caches = row["n_gen"] and row["share_of_roof"] is None
+        assert in_caches or row["share_of_roof"] > 0
         assert {"model_filename", "model_type", "model_size", "model_n_params", "stddev_ts", "test_time"} <= set(row)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastllm import _native
 from fastllm.errors import ParameterError
+from fastllm.roofline import token_cost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,8 @@ class BenchResult:
         n_parallel: Sequences at a time.
         samples_ns: Nanoseconds of each repetition.
         bytes_read: Bytes of weights and KV cache that one repetition reads.
-        operations: Multiplications and additions in the weights that one repetition does.
+        integer_operations: Multiplications and additions that one repetition does in quantized weights.
+        float_operations: Those in weights that are stored as floats.
     """
 
     n_prompt: int
@@ -40,7 +42,8 @@ class BenchResult:
     n_parallel: int
     samples_ns: tuple[int, ...]
     bytes_read: int
-    operations: int
+    integer_operations: int
+    float_operations: int
 
     @property
     def name(self) -> str:
@@ -58,6 +61,11 @@ class BenchResult:
     def samples_ts(self) -> tuple[float, ...]:
         """Tokens per second of each repetition."""
         return tuple(self.tokens * 1e9 / ns for ns in self.samples_ns)
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions in the weights that one repetition does."""
+        return self.integer_operations + self.float_operations
 
     @property
     def avg_ns(self) -> float:
@@ -122,8 +130,11 @@ def bench(
             decoder.close(sequence)
         if repetition > 0:
             samples.append(max(round(seconds * 1e9), 1))
-    operations = 2 * _weights_per_token(model) * (n_prompt + n_gen) * n_parallel
-    return BenchResult(n_prompt, n_gen, n_depth, n_parallel, tuple(samples), bytes_read, operations)
+    cost = token_cost(model._file)  # noqa: SLF001
+    # Logits are wanted after the last token of a prompt, and after every token that is made.
+    integer, floating = cost.prompt(n_prompt) if n_prompt else (n_gen * x for x in cost.prompt(1))
+    operations = (integer * n_parallel, floating * n_parallel)
+    return BenchResult(n_prompt, n_gen, n_depth, n_parallel, tuple(samples), bytes_read, *operations)
 
 
 def _prompts(
@@ -132,20 +143,3 @@ def _prompts(
     """Random tokens for rows (sequence, position), in full passes; logits after the last position of a sequence."""
     for first in range(0, len(rows), most):
         yield [(s, at, tokens.randrange(vocab_size), at + 1 == end) for s, at in rows[first : first + most]]
-
-
-def _weights_per_token(model: Model) -> int:
-    """Numbers in the matrices that a token is multiplied with: all, but only the experts that are used."""
-    matrices = [tensor for tensor in model.tensors if len(tensor.shape) > 1]
-    tied = not any(tensor.name == "output.weight" for tensor in matrices)
-    count = model.metadata.get(f"{model.architecture}.expert_count")
-    used = model.metadata.get(f"{model.architecture}.expert_used_count")
-    total = 0
-    for tensor in matrices:
-        elements = tensor.elements
-        if tensor.name == "token_embd.weight" and not tied:
-            continue
-        if "_exps." in tensor.name and isinstance(count, int) and isinstance(used, int) and count > 0:
-            elements = elements * used // count
-        total += elements
-    return total

@@ -8,12 +8,19 @@ from pathlib import Path
 
 __all__ = [
     "allowed_cpus",
+    "autogroup",
     "available_memory",
     "cgroup_cpus",
     "cgroup_memory",
+    "clock_driver",
     "cpu_name",
+    "governor",
     "huge_pages",
+    "last_level_cache",
+    "load_average",
+    "logical_cpus",
     "physical_cores",
+    "swap_used",
     "total_memory",
 ]
 
@@ -108,3 +115,50 @@ def huge_pages() -> str | None:
     """Whether the kernel gives huge pages: "always", "madvise" or "never"; None where it is not known."""
     setting = _read("/sys/kernel/mm/transparent_hugepage/enabled")
     return setting.partition("[")[2].partition("]")[0] if setting is not None else None
+
+
+def logical_cpus() -> int | None:
+    """CPUs of the machine, hyper-threads counted each; None where it is not known."""
+    return os.cpu_count()
+
+
+def last_level_cache() -> int | None:
+    """Bytes of the last caches of all CPUs together; None where it is not known."""
+    caches: dict[tuple[int, str], int] = {}
+    for index in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cache/index[0-9]*"):
+        level, size, shared = (_read(index / name) or "" for name in ("level", "size", "shared_cpu_list"))
+        unit = {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1:], 0)
+        if level.isdigit() and size[:-1].isdigit() and unit:
+            caches[int(level), shared] = int(size[:-1]) * unit
+    last = max((level for level, _ in caches), default=0)
+    return sum(size for (level, _), size in caches.items() if level == last) or None
+
+
+def load_average() -> float | None:
+    """Processes that ran or waited for a CPU, averaged over the last minute; None where it is not known."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def swap_used() -> int | None:
+    """Bytes that lie in swap; None where it is not known."""
+    total, free = _meminfo("SwapTotal"), _meminfo("SwapFree")
+    return None if total is None or free is None else total - free
+
+
+def governor() -> str | None:
+    """How the kernel chooses the clock of the first CPU, such as "powersave"; None where it is not known."""
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def clock_driver() -> str | None:
+    """What sets the clock of the first CPU, such as "intel_pstate"; None where it is not known."""
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_driver")
+
+
+def autogroup() -> bool | None:
+    """Whether the kernel shares CPUs among sessions before nice values count; None where it is not known."""
+    setting = _read("/proc/sys/kernel/sched_autogroup_enabled")
+    return None if setting is None else setting == "1"

@@ -7,7 +7,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from fastllm.cli import arguments, generate
+from fastllm.cli import arguments, generate, record
 from fastllm.cli.progress import Bar
 from fastllm.errors import ContextOverflowError, TemplateError
 
@@ -32,6 +32,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a GGUF file")
     parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
     parser.add_argument("--stats", action="store_true", help="report counts and speed on standard error")
+    record.add_to(parser)
     arguments.add_loading(parser)
     arguments.add_sampling(parser)
     parser.set_defaults(run=run)
@@ -40,7 +41,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
     params = arguments.sampling(options)
-    conversation = Conversation(arguments.load(options.model, options), params, options.system, stats=options.stats)
+    conversation = Conversation(arguments.load(options.model, options), params, options)
     interactive = sys.stdin.isatty()
     if interactive:
         with contextlib.suppress(ImportError):  # not everywhere
@@ -69,11 +70,11 @@ def run(options: argparse.Namespace) -> int:
 class Conversation:
     """The messages so far, and the model that answers them."""
 
-    def __init__(self, model: Model, params: SamplingParams, system: str | None, *, stats: bool) -> None:
+    def __init__(self, model: Model, params: SamplingParams, options: argparse.Namespace) -> None:
         self.model = model
         self._params = params
-        self._system = system
-        self._stats = stats
+        self._system: str | None = options.system
+        self._options = options
         self._messages: list[dict[str, str]] = []
 
     def command(self, line: str) -> None:
@@ -106,5 +107,6 @@ class Conversation:
             reply = stream.result()
         sys.stdout.write("\n")
         self._messages = [*messages, reply.message]
-        if self._stats:
+        record.request(self._options, "chat", self.model, reply)
+        if self._options.stats:
             generate.report(reply)

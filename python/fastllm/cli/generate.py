@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from fastllm.cli import arguments
+from fastllm.cli import arguments, record
 from fastllm.cli.progress import Bar
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("words", nargs="*", metavar="MODEL PROMPT", help="a GGUF file, and the text to continue")
     parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file")
     parser.add_argument("--stats", action="store_true", help="report counts and speed on standard error")
+    record.add_to(parser)
     arguments.add_loading(parser)
     arguments.add_sampling(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.flush()
         result = stream.result()
     sys.stdout.write("\n")
+    record.request(options, "generate", model, result)
     if options.stats:
         report(result)
     return 0

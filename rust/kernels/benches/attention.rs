@@ -7,8 +7,10 @@
 use fastllm_kernels::attention::{Attend, Attention, CHUNK, CacheType, PAGE, PageLayout, Queries, State, Strided, Workspace, attend};
 use fastllm_kernels::buffer::{AlignedVec, Line};
 use fastllm_kernels::pool::Pool;
-use fastllm_simd::{Cpu, Isa, Kernel};
+use fastllm_kernels::roofline;
+use fastllm_simd::Cpu;
 use std::hint::black_box;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Channels of a head, query heads for each KV head, KV heads.
@@ -22,34 +24,6 @@ const TASK: usize = 16;
 const COLD: usize = 192 << 20;
 const TIME: Duration = Duration::from_millis(400);
 
-struct MultiplyAdds {
-    x: f32,
-}
-
-impl MultiplyAdds {
-    const STEPS: usize = 256;
-    const CHAINS: usize = 8;
-}
-
-impl Kernel for MultiplyAdds {
-    type Output = (usize, f32);
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> (usize, f32) {
-        let (x, y) = (isa.splat(self.x), isa.splat(0.5));
-        let mut sums = [x; Self::CHAINS];
-        for _ in 0..Self::STEPS {
-            for t in 0..Self::CHAINS {
-                sums[t] = isa.fma(sums[t], y, x);
-            }
-        }
-        let mut total = sums[0];
-        for t in 1..Self::CHAINS {
-            total = isa.add(total, sums[t]);
-        }
-        (I::LANES * 2 * Self::STEPS * Self::CHAINS, isa.reduce_max(total))
-    }
-}
-
 /// Seconds of the fastest window of `f`, and of the median one.
 fn windows(time: Duration, mut f: impl FnMut()) -> (f64, f64) {
     let (start, mut times) = (Instant::now(), Vec::new());
@@ -60,40 +34,6 @@ fn windows(time: Duration, mut f: impl FnMut()) -> (f64, f64) {
     }
     times.sort_by(f64::total_cmp);
     (times[0], times[times.len() / 2])
-}
-
-/// GFLOP/s of one thread.
-fn multiply_adds(cpu: Cpu) -> f64 {
-    let (ops, _) = cpu.run(MultiplyAdds { x: 1.0 });
-    let (best, _) = windows(Duration::from_millis(50), || {
-        for _ in 0..64 {
-            black_box(cpu.run(MultiplyAdds { x: black_box(1.0) }));
-        }
-    });
-    (64 * ops) as f64 / best / 1e9
-}
-
-/// GB/s of a plain read of the cache: windows of 4 MiB for each thread, the best and the median.
-fn read(pool: &Pool, data: &[Line]) -> (f64, f64) {
-    const LINES: usize = (4 << 20) / 64;
-    let mut parts = data.chunks_exact(LINES * pool.threads()).cycle();
-    let (best, median) = windows(TIME, || {
-        let Some(part) = parts.next() else { return };
-        let mut sums = vec![0u64; pool.threads()];
-        pool.for_each_mut(&mut sums, |i, sum| {
-            let words: &[[u64; 8]] = bytemuck::cast_slice(&part[i * LINES..][..LINES]);
-            let mut lanes = [0u64; 8];
-            for line in words {
-                for lane in 0..8 {
-                    lanes[lane] ^= line[lane];
-                }
-            }
-            *sum = black_box(lanes).iter().sum();
-        });
-        black_box(sums);
-    });
-    let bytes = (LINES * 64 * pool.threads()) as f64 / 1e9;
-    (bytes / best, bytes / median)
 }
 
 /// A cache as a model has it: blocks of 64 positions with a page for every layer and KV head.
@@ -207,7 +147,10 @@ fn main() {
 /// One table: a head, cache type, depth, number of threads and instruction set.
 fn report(cpu: Cpu, pool: &Pool, cache: &Cache, (name, group): (&str, usize), tokens: &[usize]) {
     let (layout, threads) = (cache.attention.layout, pool.threads());
-    let (flops, (read, read_median)) = (multiply_adds(cpu) * threads as f64, read(pool, &cache.data));
+    let go = AtomicBool::new(false);
+    let flops = roofline::float(cpu, pool, TIME / 4, &go).best / 1e9;
+    let plain = roofline::read(&cache.data, cpu, pool, TIME, &go);
+    let (read, read_median) = (plain.best / 1e9, plain.median / 1e9);
     println!(
         "\n{name} {} d{} t{threads} {}: multiply-adds {flops:.0} GFLOP/s, plain read {read:.1} GB/s (median {read_median:.1})",
         layout.cache_type().name(),

@@ -7,7 +7,8 @@ use fastllm_kernels::activation::Activations;
 use fastllm_kernels::buffer::Columns;
 use fastllm_kernels::linear::{Linear, Product, Scratch, WeightType, multiply};
 use fastllm_kernels::pool::Pool;
-use fastllm_simd::{Cpu, Isa, Kernel, ROWS, Range};
+use fastllm_kernels::roofline;
+use fastllm_simd::{Cpu, ROWS};
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::atomic::AtomicBool;
@@ -38,95 +39,13 @@ fn best_rate(ops: usize, mut f: impl FnMut()) -> f64 {
     }
 }
 
-/// Tokens of the loops that measure a roof, and groups of 32 columns in them.
-const TILE: usize = 8;
-const GROUPS: usize = 32;
-
-/// Dot products of 4-bit codes that stay in registers with activations in the first cache; one addition for 32 columns.
-struct IntegerRoof<'a> {
-    x: &'a [[[i8; 32]; TILE]; GROUPS],
+/// The roofs of one thread, in GOP/s.
+fn integer_roof(cpu: Cpu, pool: &Pool) -> f64 {
+    roofline::integer(cpu, pool, TIME, &AtomicBool::new(false)).best / 1e9
 }
 
-impl IntegerRoof<'_> {
-    /// Operations on the rows of one vector.
-    const OPS_PER_LANE: usize = 2 * 32 * TILE * GROUPS;
-}
-
-impl Kernel for IntegerRoof<'_> {
-    type Output = (usize, f32);
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> (usize, f32) {
-        let codes = [isa.and(isa.load_u8(&[0x35; 64], 0), 15); 8];
-        let mut sums = [isa.splat(0.0); TILE];
-        for group in self.x {
-            // The register tile of the instruction set: wider ones spill.
-            for first in (0..TILE).step_by(if I::TOKENS == TILE { TILE } else { 4 }) {
-                if I::TOKENS == TILE {
-                    let mut q: [&[i8]; TILE] = [&[]; TILE];
-                    for t in 0..TILE {
-                        q[t] = &group[t];
-                    }
-                    let dot = isa.dot(&codes, &q, &[0; TILE], Range { max: 15, zero: 0 });
-                    for t in 0..TILE {
-                        sums[t] = isa.add(sums[t], isa.to_f32(dot[t]));
-                    }
-                } else {
-                    let mut q: [&[i8]; 4] = [&[]; 4];
-                    for t in 0..4 {
-                        q[t] = &group[first + t];
-                    }
-                    let dot = isa.dot(&codes, &q, &[0; 4], Range { max: 15, zero: 0 });
-                    for t in 0..4 {
-                        sums[t] = isa.add(sums[t], isa.to_f32(dot[t]));
-                    }
-                }
-            }
-        }
-        let mut total = sums[0];
-        for t in 1..TILE {
-            total = isa.add(total, sums[t]);
-        }
-        (I::LANES * Self::OPS_PER_LANE, isa.reduce_max(total))
-    }
-}
-
-/// Fused multiply-adds in eight chains.
-struct FloatRoof {
-    x: f32,
-}
-
-impl Kernel for FloatRoof {
-    type Output = (usize, f32);
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> (usize, f32) {
-        let (x, y) = (isa.splat(self.x), isa.splat(0.5));
-        let mut sums = [x; TILE];
-        for _ in 0..256 {
-            for t in 0..TILE {
-                sums[t] = isa.fma(sums[t], y, x);
-            }
-        }
-        let mut total = sums[0];
-        for t in 1..TILE {
-            total = isa.add(total, sums[t]);
-        }
-        (I::LANES * 2 * 256 * TILE, isa.reduce_max(total))
-    }
-}
-
-fn integer_roof(cpu: Cpu) -> f64 {
-    let x = Box::new([[[7i8; 32]; TILE]; GROUPS]);
-    let (ops, _) = cpu.run(IntegerRoof { x: &x });
-    best_rate(ops, || {
-        black_box(cpu.run(IntegerRoof { x: black_box(&x) }));
-    })
-}
-
-fn float_roof(cpu: Cpu) -> f64 {
-    let (ops, _) = cpu.run(FloatRoof { x: 1.0 });
-    best_rate(ops, || {
-        black_box(cpu.run(FloatRoof { x: black_box(1.0) }));
-    })
+fn float_roof(cpu: Cpu, pool: &Pool) -> f64 {
+    roofline::float(cpu, pool, TIME, &AtomicBool::new(false)).best / 1e9
 }
 
 /// Weights whose bytes lie in 0x40..0x60: as scales of any type that is neither tiny nor infinite.
@@ -166,7 +85,7 @@ fn main() {
     println!("one thread, {} rows x {} columns, GOP/s by number of tokens (share of the roof for the best)", SHAPE.0, SHAPE.1);
     assert!(SHAPE.0.is_multiple_of(ROWS));
     for cpu in Cpu::available().into_iter().filter(|cpu| wanted(&isas, cpu.name())) {
-        let roofs = [integer_roof(cpu), float_roof(cpu)];
+        let roofs = [integer_roof(cpu, &pool), float_roof(cpu, &pool)];
         println!("\n{}: roof {:.0} for integers, {:.0} for floats", cpu.name(), roofs[0], roofs[1]);
         print!("{:8}", "");
         for tokens in TOKENS {
@@ -183,7 +102,7 @@ fn main() {
                 print!("{rate:8.1}");
             }
             // The neighbours' load changes within minutes: the roof of the same moment counts.
-            let roof = if kind.form().dense { float_roof(cpu) } else { integer_roof(cpu) };
+            let roof = if kind.form().dense { float_roof(cpu, &pool) } else { integer_roof(cpu, &pool) };
             println!("{:9.0}%", 100.0 * best / roof);
         }
     }

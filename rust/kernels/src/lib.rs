@@ -12,4 +12,5 @@ pub mod mapping;
 pub mod matmul;
 pub mod pool;
 pub mod rms_norm;
+pub mod roofline;
 pub mod rope;

@@ -25,5 +25,5 @@ pub mod weights;
 
 pub use error::ModelError;
 pub use loader::{LoadOptions, Model, WeightsFrom};
-pub use plan::MemoryPlan;
+pub use plan::{MemoryPlan, Operations, TokenCost};
 pub use transformer::{Context, MAX_ROWS};

@@ -4,8 +4,10 @@ use crate::arch;
 use crate::kv_cache::CacheShape;
 use crate::scratch::{Scratch, Widths};
 use crate::transformer::MAX_ROWS;
+use crate::weights::{Layer, MatrixInfo, Reads};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
+use fastllm_kernels::linear::Linear;
 use fastllm_kernels::pool::default_threads;
 
 /// Bytes by part.
@@ -47,6 +49,65 @@ impl MemoryPlan {
     /// All of it.
     pub fn total(&self) -> usize {
         [self.weights, self.kv_cache, self.scratch, self.other].into_iter().fold(0, usize::saturating_add)
+    }
+}
+
+/// What one token costs, from the header alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenCost {
+    /// Bytes of packed weights that a pass over one token reads.
+    pub weights: usize,
+    /// Bytes of keys, values and states that the token at a certain position reads.
+    pub kv_cache: usize,
+    /// Multiplications and additions in the weights of the layers.
+    pub layers: Operations,
+    /// Those in the output matrix, which only tokens whose logits are wanted need.
+    pub output: Operations,
+}
+
+/// Multiplications and additions, by what does them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// Dot products of bytes.
+    pub integer: usize,
+    /// Fused multiply-adds: weights that are stored as floats.
+    pub float: usize,
+}
+
+impl Operations {
+    /// With those of a token in `count` matrices.
+    fn with(mut self, m: &MatrixInfo, count: usize) -> Operations {
+        let operations = [2, m.rows, m.cols, count].into_iter().fold(1, usize::saturating_mul);
+        let sum = if m.kind.form().dense { &mut self.float } else { &mut self.integer };
+        *sum = sum.saturating_add(operations);
+        self
+    }
+}
+
+impl TokenCost {
+    /// The cost of a token at `position`.
+    ///
+    /// # Errors
+    /// As for loading.
+    pub fn new(file: &GgufFile, cache_type: CacheType, position: usize) -> Result<TokenCost, ModelError> {
+        let (config, weights) = arch::declare(file, None)?;
+        let output = weights.output.as_ref().unwrap_or(&weights.embedding);
+        let mut cost = TokenCost {
+            weights: output.bytes(),
+            kv_cache: CacheShape::new(&config, cache_type)?.bytes_read(position),
+            layers: Operations::default(),
+            output: Operations::default().with(output, output.sources.len()),
+        };
+        for (m, reads) in weights.layers.iter().flat_map(Layer::matrices) {
+            let count = match reads {
+                Reads::All => m.sources.len(),
+                Reads::PerRow(chosen) => chosen.min(m.sources.len()),
+            };
+            // Checked when the matrix was declared.
+            cost.weights = cost.weights.saturating_add(Linear::bytes_for(m.kind, m.rows, m.cols, count).unwrap_or(usize::MAX));
+            cost.layers = cost.layers.with(m, count);
+        }
+        Ok(cost)
     }
 }
 

@@ -5,7 +5,8 @@ use common::small_models::{self, Shape};
 use common::{TempFile, context, forward, options, rows};
 use fastllm_gguf::{DType, GgufFile};
 use fastllm_kernels::attention::CacheType;
-use fastllm_model::{LoadOptions, MAX_ROWS, MemoryPlan};
+use fastllm_model::batch::SequenceId;
+use fastllm_model::{LoadOptions, MAX_ROWS, MemoryPlan, TokenCost};
 
 /// Weights and KV cache are planned to the byte, whatever the cache type and the window.
 #[test]
@@ -35,6 +36,39 @@ fn weights_and_cache_are_planned_exactly() {
             let slack = if window.is_some() { 2 * context.kv().shape().bytes(64, 1) } else { 0 };
             assert!(most <= plan.kv_cache && plan.kv_cache - most <= slack, "{most} of {}", plan.kv_cache);
         }
+    }
+}
+
+/// The cost of a token is what a pass reads, and two operations for each weight that it meets.
+#[test]
+fn the_cost_of_a_token_is_that_of_a_pass() {
+    let mut all = small_models::every_type();
+    all.extend([("dense", small_models::dense()), ("experts", small_models::experts()), ("k-quants", small_models::k_quants())]);
+    for (name, writer) in all {
+        let path = TempFile::new(&format!("cost-{name}"), &small_models::bytes(&writer));
+        let file = GgufFile::open(&path.0).unwrap();
+        let context = context(&path.0, &options(1)).unwrap();
+        for position in [0, 70] {
+            let cost = TokenCost::new(&file, CacheType::F16, position).unwrap();
+            assert_eq!(cost.weights, context.model().bytes_read(1), "{name}");
+            let pass = rows(SequenceId(0), position, &[1]);
+            assert_eq!(cost.weights + cost.kv_cache, context.bytes_read(&pass), "{name}");
+        }
+    }
+}
+
+#[test]
+fn operations_are_two_for_each_weight() {
+    let shape = Shape::default();
+    for (dtype, dense) in [(DType::F16, true), (DType::Q8_0, false)] {
+        let path =
+            TempFile::new(&format!("operations-{}", dtype.name()), &small_models::bytes(&small_models::model(shape, &[dtype], false)));
+        let cost = TokenCost::new(&GgufFile::open(&path.0).unwrap(), CacheType::F16, 0).unwrap();
+        let (q, kv) = (shape.heads * shape.dim, shape.kv_heads * shape.dim);
+        let layer = 2 * shape.hidden * (q + 2 * kv + q + 3 * shape.width);
+        let (layers, output) = (layer * shape.layers, 2 * shape.hidden * shape.vocab);
+        let expected = if dense { [0, layers, 0, output] } else { [layers, 0, output, 0] };
+        assert_eq!([cost.layers.integer, cost.layers.float, cost.output.integer, cost.output.float], expected, "{}", dtype.name());
     }
 }
 

@@ -1,16 +1,13 @@
 //! `Decoder`: forward passes alone, for measurements.
 use crate::errors::{self, OrRaise};
 use crate::model::Model;
-use crate::process::Owned;
+use crate::process::{Owned, watched};
 use fastllm_engine::{DecodeError, Decoder as _, ModelDecoder};
 use fastllm_model::batch::{Row, SequenceId};
 use pyo3::prelude::*;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
-
-/// How long a waiting caller sleeps between two looks for signals.
-const SLICE: Duration = Duration::from_millis(20);
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// A model and its KV cache, without scheduling and sampling.
 #[pyclass(frozen, module = "fastllm._native")]
@@ -75,21 +72,4 @@ impl Decoder {
         raised.map_or(Ok(()), Err)?;
         result.ok_or_else(|| errors::internal(py, "a forward pass panicked"))?.or_raise(py)
     }
-}
-
-/// Runs `work` on another thread, and sets `cancel` when a signal handler raises; returns what it raised.
-fn watched<T: Send>(work: impl FnOnce() -> T + Send, cancel: &AtomicBool) -> (Option<T>, Option<PyErr>) {
-    std::thread::scope(|scope| {
-        let (done, wait) = mpsc::channel::<()>();
-        let thread = scope.spawn(move || {
-            let _done = done;
-            work()
-        });
-        let mut raised = None;
-        while let Err(mpsc::RecvTimeoutError::Timeout) = wait.recv_timeout(SLICE) {
-            raised = raised.or_else(|| Python::attach(|py| py.check_signals().err()));
-            cancel.store(raised.is_some(), Ordering::Relaxed);
-        }
-        (thread.join().ok(), raised)
-    })
 }

@@ -1,6 +1,7 @@
 //! The one place where errors become Python exceptions: classes of `fastllm.errors`, each also the built-in that fits.
 use fastllm_engine::{DecodeError, Failure, ParamError, StartError, SubmitError};
 use fastllm_gguf as gguf;
+use fastllm_kernels::buffer::OutOfMemory;
 use fastllm_model::ModelError;
 use fastllm_text::{chat, tokenizer};
 use pyo3::prelude::*;
@@ -103,6 +104,12 @@ impl IntoPyErr for gguf::Error {
             gguf::Error::BigEndian | gguf::Error::UnsupportedVersion { .. } => raise(py, "UnsupportedModelError", message),
             _ => raise(py, "ModelFormatError", message),
         }
+    }
+}
+
+impl IntoPyErr for OutOfMemory {
+    fn into_py_err(self, py: Python<'_>) -> PyErr {
+        out_of_memory(py, self)
     }
 }
 

@@ -3,7 +3,7 @@ use crate::errors::{self, OrRaise};
 use crate::metadata;
 use fastllm_gguf::{GgufFile, Metadata, TensorInfo};
 use fastllm_kernels::attention::CacheType;
-use fastllm_model::MemoryPlan;
+use fastllm_model::{MemoryPlan, TokenCost};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ impl File {
 }
 
 type Tensor = (String, Vec<u64>, &'static str, u64);
+
+type Cost = (usize, usize, (usize, usize), (usize, usize));
 
 fn tensor(t: &TensorInfo) -> Tensor {
     (t.name.clone(), t.dims.clone(), t.dtype.name(), t.bytes)
@@ -88,5 +90,12 @@ impl File {
     ) -> PyResult<(usize, usize, usize, usize, usize)> {
         let plan = MemoryPlan::new(&self.file, context_length, cache_type(py, kv_dtype)?, batch).or_raise(py)?;
         Ok((plan.weights, plan.kv_cache, plan.scratch, plan.other, plan.context_length))
+    }
+    /// What a token at `position` costs: bytes of weights and of the KV cache, and operations (with integers, with floats) in the layers
+    /// and in the output matrix.
+    fn token_cost(&self, py: Python<'_>, kv_dtype: &str, position: usize) -> PyResult<Cost> {
+        let cost = TokenCost::new(&self.file, cache_type(py, kv_dtype)?, position).or_raise(py)?;
+        let (layers, output) = (cost.layers, cost.output);
+        Ok((cost.weights, cost.kv_cache, (layers.integer, layers.float), (output.integer, output.float)))
     }
 }

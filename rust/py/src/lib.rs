@@ -15,6 +15,7 @@ mod metadata;
 mod model;
 mod process;
 mod request;
+mod roofline;
 mod sampling;
 mod tokenizer;
 mod waker;
@@ -37,6 +38,8 @@ mod _native {
     use crate::model::{Model, available_isas, cache_types, default_threads};
     #[pymodule_export]
     use crate::request::{Finished, Prefill, Request, Token};
+    #[pymodule_export]
+    use crate::roofline::{measure_compute, measure_read};
     #[pymodule_export]
     use crate::sampling::Sampling;
     #[pymodule_export]
