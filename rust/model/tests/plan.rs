@@ -5,6 +5,7 @@ use common::small_models::{self, Shape};
 use common::{TempFile, context, forward, options, rows};
 use fastllm_gguf::{DType, GgufFile};
 use fastllm_kernels::attention::CacheType;
+use fastllm_kernels::linear::WeightType;
 use fastllm_model::batch::SequenceId;
 use fastllm_model::{LoadOptions, MAX_ROWS, MemoryPlan, TokenCost};
 
@@ -42,7 +43,9 @@ fn weights_and_cache_are_planned_exactly() {
 /// The cost of a token is what a pass reads, and two operations for each weight that it meets.
 #[test]
 fn the_cost_of_a_token_is_that_of_a_pass() {
-    let mut all = small_models::every_type();
+    // Files may hold types that are no weights, such as f64.
+    let mut all: Vec<_> = small_models::every_type().into_iter().filter(|(name, _)| WeightType::from_name(name).is_some()).collect();
+    assert!(!all.is_empty());
     all.extend([("dense", small_models::dense()), ("experts", small_models::experts()), ("k-quants", small_models::k_quants())]);
     for (name, writer) in all {
         let path = TempFile::new(&format!("cost-{name}"), &small_models::bytes(&writer));
