@@ -163,7 +163,9 @@ pub fn narrow<F: Format, I: Isa, const W: usize, const N: usize>(
     first: usize,
 ) -> [[f32; ROWS]; N] {
     let x = x.as_chunks::<W>().0;
-    let stream = Stream { panel: bytemuck::cast_slice(panel), first: 0, ahead: ahead(W) };
+    // Another part of the tile has asked for the panel before.
+    let ahead = if first == 0 { ahead(W) } else { 0 };
+    let stream = Stream { panel: bytemuck::cast_slice(panel), first: 0, ahead };
     sum_superblocks::<F, I, N>(
         isa,
         panel,

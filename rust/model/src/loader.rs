@@ -267,9 +267,7 @@ impl Reader<'_> {
             PackError::Read(never) => match never {},
         })
     }
-}
 
-impl Reader<'_> {
     /// Finds the weights in the cache, or packs them into it.
     fn use_cache(&mut self, settings: &CacheSettings, weights: &Weights<Declared>) -> Result<WeightsFrom, ModelError> {
         let (file, pool) = (self.file, self.pool);

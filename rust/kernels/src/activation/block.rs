@@ -5,6 +5,7 @@ use fastllm_simd::{Isa, Kernel};
 /// Columns of a block.
 pub const SUPER: usize = 256;
 const GROUPS: usize = SUPER / 32;
+
 /// 256 columns of one token.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]

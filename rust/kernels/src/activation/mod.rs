@@ -73,7 +73,6 @@ pub struct Activations {
     tiles: Vec<Tile>,
     /// The tiles of each part.
     parts: Vec<Range<usize>>,
-    forms: Forms,
     quantized: AlignedVec<Block>,
     dense: AlignedVec<f32>,
 }
@@ -86,16 +85,6 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Columns of a token.
-    pub fn cols(self) -> usize {
-        self.activations.cols
-    }
-
-    /// The forms that are filled in.
-    pub fn forms(self) -> Forms {
-        self.activations.forms
-    }
-
     /// The tiles, wide ones first. Their tokens are counted over all parts.
     pub fn tiles(self) -> &'a [Tile] {
         self.tiles
@@ -231,7 +220,6 @@ impl Activations {
     /// Makes room for tokens of so many parts, and takes it apart by tiles.
     fn prepare(&mut self, parts: &[usize], cols: usize, forms: Forms) -> Result<Vec<TileOut<'_>>, OutOfMemory> {
         self.cols = cols;
-        self.forms = forms;
         let stored = self.cut(parts);
         let blocks = if forms.quantized { cols.div_ceil(SUPER) } else { 0 };
         let floats = if forms.dense { dense_cols(cols) } else { 0 };

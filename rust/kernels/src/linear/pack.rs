@@ -24,6 +24,7 @@ pub enum PackError<E> {
     /// Reading failed.
     Read(E),
 }
+
 impl Linear {
     /// Packs matrices of `rows` x `cols`; `read(row, bytes)` fills `bytes` with whole rows of the file from `row` on, where the
     /// matrices follow one another. `cols` is a whole number of blocks.
@@ -41,7 +42,7 @@ impl Linear {
         let (Some(bytes), Some(row_bytes)) = (Self::bytes_for(kind, rows, cols, matrices), kind.file_row_bytes(cols)) else {
             return Err(too_large);
         };
-        let mut data = AlignedVec::<Line>::try_zeroed(bytes.div_ceil(size_of::<Line>())).map_err(PackError::OutOfMemory)?;
+        let mut data = room(bytes).map_err(PackError::OutOfMemory)?;
         let per_matrix = rows.div_ceil(ROWS);
         let panel_bytes = kind.panel_bytes(cols);
         // Panels that a task reads at once: up to a megabyte, so that positional reads are few, but with many threads less: buffers are
@@ -63,7 +64,7 @@ impl Linear {
                 failed.store(true, Ordering::Relaxed);
                 failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
             };
-            let mut src = match AlignedVec::<Line>::try_zeroed((file_rows * row_bytes).div_ceil(size_of::<Line>())) {
+            let mut src = match room(file_rows * row_bytes) {
                 Ok(src) => src,
                 Err(e) => return fail(PackError::OutOfMemory(e)),
             };
@@ -82,6 +83,11 @@ impl Linear {
             None => Ok(Linear { kind, rows, cols, matrices, data: Storage::Owned(data), factors: Vec::new() }),
         }
     }
+}
+
+/// Room for so many bytes.
+pub(super) fn room(bytes: usize) -> Result<AlignedVec<Line>, OutOfMemory> {
+    AlignedVec::try_zeroed(bytes.div_ceil(size_of::<Line>()))
 }
 
 /// File rows to panels.

@@ -1,4 +1,5 @@
 //! Where packed weights lie: in memory of their own, or in a mapped file.
+use super::pack::room;
 use super::{Linear, PackError, WeightType};
 use crate::buffer::{AlignedVec, Line, OutOfMemory};
 use crate::mapping::Mapping;
@@ -61,7 +62,7 @@ impl Linear {
         read: impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync,
     ) -> Result<Linear, PackError<E>> {
         let bytes = Self::bytes_for(kind, rows, cols, matrices).ok_or(PackError::OutOfMemory(OutOfMemory { bytes: usize::MAX }))?;
-        let mut data = AlignedVec::<Line>::try_zeroed(bytes.div_ceil(size_of::<Line>())).map_err(PackError::OutOfMemory)?;
+        let mut data = room(bytes).map_err(PackError::OutOfMemory)?;
         let panels = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut data)[..bytes];
         let mut pieces: Vec<_> = panels.chunks_mut(READ).map(|piece| (piece, Ok(()))).collect();
         pool.for_each_mut(&mut pieces, |i, (piece, result)| *result = read(i * READ, piece));
