@@ -64,6 +64,11 @@ impl CacheShape {
         Ok(CacheShape { layers, state, groups })
     }
 
+    /// Whether every position is kept: there are neither windows nor recurrent layers.
+    pub fn keeps_all(&self) -> bool {
+        self.state == 0 && self.groups.iter().all(|group| group.0.is_none())
+    }
+
     /// The pages of layer `i`, if it has attention.
     pub fn layer(&self, i: usize) -> Option<LayerPages> {
         match self.layers[i] {
