@@ -35,6 +35,13 @@ impl Table {
     fn end(&self) -> usize {
         self.first + self.blocks.len()
     }
+
+    /// Index of the block that holds some positions of a sequence of `len` and has room for more. Of the blocks with positions only
+    /// this one is written again.
+    fn partial(&self, len: usize) -> Option<usize> {
+        let at = (len / PAGE).checked_sub(self.first)?;
+        (!len.is_multiple_of(PAGE) && at < self.blocks.len()).then_some(at)
+    }
 }
 
 /// The first block that a sequence of `len` positions needs under `window`: the next query is at `len` and sees the positions from
@@ -186,7 +193,7 @@ impl KvCache {
             let state = usize::from(sequence.state.is_empty()) + usize::from(sequence.next.is_empty());
             states += state * self.shape.state * size_of::<f32>();
             for ((table, group), blocks) in sequence.tables.iter().zip(&self.groups).zip(&mut blocks) {
-                let copied = self.written_block(sequence, table).is_some_and(|at| group.is_shared(table.blocks[at]));
+                let copied = table.partial(sequence.len).is_some_and(|at| group.is_shared(table.blocks[at]));
                 *blocks += (sequence.len + count).div_ceil(PAGE).saturating_sub(table.end()) + usize::from(copied);
             }
         }
@@ -196,12 +203,6 @@ impl KvCache {
     /// Frees unused blocks until at most `bytes` are allocated, as far as it goes.
     pub fn shrink(&mut self, bytes: usize) {
         while self.bytes() > bytes && self.groups.iter_mut().any(Group::shrink) {}
-    }
-
-    /// Index in `table` of the block that holds positions already and is written next.
-    fn written_block(&self, sequence: &Sequence, table: &Table) -> Option<usize> {
-        let partial = !sequence.len.is_multiple_of(PAGE);
-        (sequence.len / PAGE).checked_sub(table.first).filter(|&at| partial && at < table.blocks.len())
     }
 
     /// Makes room for `count` more positions.
@@ -218,13 +219,12 @@ impl KvCache {
                 *state = AlignedVec::try_zeroed(shape.state)?;
             }
         }
-        let (len, partial) = (sequence.len, !sequence.len.is_multiple_of(PAGE));
+        let len = sequence.len;
         for (g, (table, group)) in sequence.tables.iter_mut().zip(groups).enumerate() {
-            // Of the blocks with positions only the last is written, and only from `len` on.
-            if let Some(block) = table.blocks.get_mut((len / PAGE).wrapping_sub(table.first)).filter(|_| partial)
-                && group.is_shared(*block)
+            if let Some(at) = table.partial(len)
+                && group.is_shared(table.blocks[at])
             {
-                *block = group.copy(*block)?;
+                table.blocks[at] = group.copy(table.blocks[at])?;
             }
             while table.end() < (len + count).div_ceil(PAGE) {
                 let block = group.allocate()?;
