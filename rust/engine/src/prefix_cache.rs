@@ -91,9 +91,9 @@ impl PrefixCache {
             self.touch(&key);
             return vec![sequence];
         }
-        let shorter = self.entries.range::<[u32], _>((Unbounded, Excluded(&*tokens))).rev().take(NEIGHBOURS).map(|(key, _)| key);
-        let replaced = |key: &&Box<[u32]>| tokens.starts_with(key) && forkable(sequence, key.len()) == key.len();
-        let replaced: Vec<Box<[u32]>> = shorter.filter(replaced).cloned().collect();
+        let shorter = self.entries.range::<[u32], _>((Unbounded, Excluded(&*tokens))).rev().take(NEIGHBOURS);
+        let replaced = shorter.filter(|(key, _)| tokens.starts_with(key) && forkable(sequence, key.len()) == key.len());
+        let replaced: Vec<Box<[u32]>> = replaced.map(|(key, _)| key.clone()).collect();
         let mut unused: Vec<SequenceId> = replaced.iter().filter_map(|key| self.entries.remove(key)).map(|e| e.sequence).collect();
         self.clock += 1;
         unused.extend(self.entries.insert(tokens, Entry { sequence, used: self.clock }).map(|e| e.sequence));

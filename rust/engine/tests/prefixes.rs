@@ -148,7 +148,9 @@ fn higher_priorities_are_served_first() {
     next_event(&first);
     let handles: Vec<_> =
         [(2, 0), (3, 5), (4, -1), (5, 5)].map(|(token, priority)| engine.submit(Request { priority, ..some(&[token], 1) }).unwrap()).into();
-    handles.iter().for_each(|handle| drop(collect(handle)));
+    for handle in &handles {
+        collect(handle).finished();
+    }
     let order: Vec<u32> = log.lock().unwrap().iter().flatten().filter(|row| row.position == 0).map(|row| row.token).collect();
     assert_eq!(order, [1, 3, 5, 2, 4]);
 }

@@ -8,6 +8,7 @@ use fastllm_kernels::attention::CacheType;
 use fastllm_model::batch::{Row, SequenceId};
 use fastllm_model::kv_cache::SPARE;
 use fastllm_model::{Context, LoadOptions, ModelError};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,6 +33,8 @@ struct Checked<'a> {
     options: LoadOptions,
     context: Context,
     open: Vec<(SequenceId, Vec<u32>)>,
+    /// The most positions that a sequence, or what it was forked from, had: windows have forgotten what lies far below.
+    longest: HashMap<SequenceId, usize>,
     random: Random,
     /// Forward passes compared.
     compared: usize,
@@ -68,6 +71,7 @@ impl Checked<'_> {
         assert_eq!(logits.len(), parts.len() * VOCAB);
         for ((i, tokens), logits) in parts.iter().zip(logits.chunks(VOCAB)) {
             self.open[*i].1.extend(tokens);
+            self.grown(*i);
             if self.random.below(3) == 0 {
                 let all = &self.open[*i].1;
                 assert_eq!(bits(logits), fresh(self.path, &self.options, all), "after {} tokens", all.len());
@@ -100,6 +104,7 @@ impl Checked<'_> {
                 if done {
                     for (i, tokens) in &parts {
                         self.open[*i].1.extend(tokens);
+                        self.grown(*i);
                     }
                 }
             }
@@ -115,16 +120,23 @@ impl Checked<'_> {
         }
     }
 
+    fn grown(&mut self, i: usize) {
+        let (id, tokens) = &self.open[i];
+        let longest = self.longest.entry(*id).or_default();
+        *longest = tokens.len().max(*longest);
+    }
+
     /// A sequence that begins as another: wherever no window has been left behind, and always near its end.
     fn fork(&mut self) {
         let (id, tokens) = self.open[self.random.below(self.open.len())].clone();
         let len = self.random.below(tokens.len() + 1);
         let forkable = self.context.kv().forkable(id, len);
-        assert!(forkable == len || (forkable == 0 && tokens.len() - len > SPARE));
+        assert!(forkable == len || (forkable == 0 && self.longest[&id] - len > SPARE));
         match self.context.fork(id, len) {
             Ok(fork) => {
                 assert_eq!(forkable, len);
                 self.open.push((fork, tokens[..len].to_vec()));
+                self.longest.insert(fork, self.longest[&id]);
             }
             Err(error) => assert!(forkable != len && matches!(error, ModelError::Batch(_)), "{error}"),
         }
@@ -132,7 +144,8 @@ impl Checked<'_> {
 
     fn truncate(&mut self) {
         let i = self.random.below(self.open.len());
-        let dropped = self.random.below(SPARE + 1).min(self.open[i].1.len());
+        let spare = SPARE - (self.longest[&self.open[i].0] - self.open[i].1.len()).min(SPARE);
+        let dropped = self.random.below(spare + 1).min(self.open[i].1.len());
         let (id, tokens) = &mut self.open[i];
         tokens.truncate(tokens.len() - dropped);
         self.context.truncate(*id, tokens.len()).unwrap();
@@ -146,6 +159,7 @@ impl Checked<'_> {
                 let id = self.context.open();
                 assert!(self.open.iter().all(|(other, _)| *other != id));
                 self.open.push((id, Vec::new()));
+                self.longest.insert(id, 0);
             }
             2 if !self.open.is_empty() => {
                 let i = self.random.below(self.open.len());
@@ -171,7 +185,8 @@ fn any_order_of_operations_gives_the_logits_of_a_fresh_context() {
         let cache_type = CacheType::ALL[seed as usize % 3];
         let options = LoadOptions { cache_type, ..options(2) };
         let context = context(&file.0, &options).unwrap();
-        let mut checked = Checked { path: &file.0, options, context, open: Vec::new(), random: Random(seed * 77), compared: 0 };
+        let mut checked =
+            Checked { path: &file.0, options, context, open: Vec::new(), longest: HashMap::new(), random: Random(seed * 77), compared: 0 };
         // When a pass is cancelled in its midst, time decides what follows: go on until enough was compared.
         let mut steps = 0;
         while steps < 150 || (checked.compared <= 20 && steps < 1000) {

@@ -19,7 +19,7 @@ pub use shape::{CacheShape, LayerPages};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Positions below a window that are kept all the same, so that a sequence can be shortened by as many.
+/// Positions below a window that are kept all the same, so that a sequence can be shortened to as many less than it ever had.
 pub const SPARE: usize = PAGE;
 
 /// Where the blocks of a sequence are.
@@ -138,7 +138,8 @@ impl KvCache {
         Ok(self.insert(Sequence { len, tables, state, next: AlignedVec::default() }))
     }
 
-    /// Drops the positions from `len` on: at most [`SPARE`] of them where there are windows, none where there are recurrent layers.
+    /// Drops the positions from `len` on. Windows keep [`SPARE`] positions for that, counted from the most that the sequence had;
+    /// recurrent layers keep none.
     ///
     /// # Errors
     /// If so many positions were not kept.
