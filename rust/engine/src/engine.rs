@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::constraint::MaskWorker;
 use crate::decoder::Decoder;
 use crate::error::{ParamError, RunError, StartError, SubmitError};
 use crate::event::Event;
@@ -55,6 +56,7 @@ pub struct Engine {
     context_length: usize,
     next_id: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    masks: Arc<MaskWorker>,
 }
 
 impl Engine {
@@ -85,6 +87,7 @@ impl Engine {
             context_length: limits.context_length,
             next_id: AtomicU64::new(0),
             threads: Mutex::default(),
+            masks: Arc::default(),
         };
         let scheduler = Scheduler::new(decoder, Arc::clone(&shared), limits);
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.to_owned()).spawn(body);
@@ -102,7 +105,10 @@ impl Engine {
     pub fn submit(&self, mut request: Request) -> Result<Handle, SubmitError> {
         request.validate(self.context_length, self.vocab_size)?;
         let ticket = self.ticket(request.timeout, request.notify.take());
-        let (generation, tokens) = Generation::new(request)?;
+        if request.constraint.is_some() {
+            self.masks.start().map_err(|error| SubmitError::Thread(error.to_string()))?;
+        }
+        let (generation, tokens) = Generation::new(request, &self.masks)?;
         self.queue(&ticket, tokens, Work::Generate(Box::new(generation)))
     }
 
@@ -163,6 +169,7 @@ impl Engine {
                 drop(thread.join());
             }
         }
+        self.masks.shut_down();
     }
 
     fn ticket(&self, timeout: Option<Duration>, notify: Option<Notify>) -> Arc<Ticket> {

@@ -58,6 +58,11 @@ impl Stopwatch {
         }
     }
 
+    /// `count` tokens were appended without a choice: they will go through the model with others.
+    pub(crate) fn forced(&mut self, count: usize) {
+        self.decode_steps += count as u64;
+    }
+
     /// The report at the end; `computed` prompt tokens went through the model.
     pub(crate) fn finish(&self, computed: usize) -> Timings {
         let now = Instant::now();

@@ -82,7 +82,10 @@ impl Running {
                 let logits = logits.next().expect("one row of logits was asked for and checked");
                 watch.token(cost.time, cost.bytes);
                 let show = &mut |token| ticket.send(Event::Token(token));
-                Ok(generation.advance(tokens, logits, context_length, scratch, show)?)
+                let before = generation.made();
+                let end = generation.advance(tokens, logits, context_length, scratch, show)?;
+                watch.forced((generation.made() - before).saturating_sub(1));
+                Ok(end)
             }),
             Work::Generate(_) => Ok(Ok(None)),
             Work::Logits(visitor) => catch("reading logits", || {
