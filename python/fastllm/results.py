@@ -51,6 +51,8 @@ class EngineStats:
         computed_tokens: Tokens that went through the model since it was loaded.
         cached_tokens: Tokens of prompts that did not have to, because another request began alike.
         cache_bytes: Bytes of the KV cache.
+        drafted_tokens: Tokens that were guessed and computed beside a certain one.
+        accepted_tokens: Of these, the tokens that came true.
     """
 
     running: int
@@ -58,6 +60,8 @@ class EngineStats:
     computed_tokens: int
     cached_tokens: int
     cache_bytes: int
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,15 @@ pub trait Decoder: Send + 'static {
     /// [`DecodeError::OutOfMemory`] as for [`open`](Self::open).
     fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, DecodeError>;
 
+    /// Positions by which a sequence can be shortened after a `forward`.
+    fn spare(&self) -> usize;
+
+    /// Drops the positions of a sequence from `len` on, at most [`spare`](Self::spare) of them.
+    ///
+    /// # Errors
+    /// When so many were not kept.
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError>;
+
     /// Bytes that the KV cache holds.
     fn cache_bytes(&self) -> usize;
 

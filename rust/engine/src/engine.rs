@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::constraint::MaskWorker;
 use crate::decoder::Decoder;
 use crate::error::{ParamError, RunError, StartError, SubmitError};
 use crate::event::Event;
@@ -31,11 +32,13 @@ pub struct EngineOptions {
     pub prefill_chunk: usize,
     /// Bytes of the KV cache up to which ended sequences are kept for requests that begin alike; 0: none are.
     pub cache_bytes: usize,
+    /// Guess tokens from the text before and compute them beside the certain one, where that pays. The output is the same.
+    pub speculate: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { max_sequences: 16, max_queue: 256, prefill_chunk: 256, cache_bytes: 1 << 30 }
+        Self { max_sequences: 16, max_queue: 256, prefill_chunk: 256, cache_bytes: 1 << 30, speculate: true }
     }
 }
 
@@ -52,6 +55,10 @@ pub struct EngineStats {
     pub cached_tokens: u64,
     /// Bytes of the KV cache after the last step.
     pub cache_bytes: usize,
+    /// Tokens that were guessed and computed.
+    pub drafted_tokens: u64,
+    /// Of these, the tokens that came true.
+    pub accepted_tokens: u64,
 }
 
 /// One decoder and the requests on it. Dropping it shuts it down.
@@ -61,6 +68,7 @@ pub struct Engine {
     context_length: usize,
     next_id: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    masks: Arc<MaskWorker>,
 }
 
 impl Engine {
@@ -75,6 +83,7 @@ impl Engine {
             max_sequences: options.max_sequences,
             prefill_chunk: options.prefill_chunk,
             cache_bytes: options.cache_bytes,
+            speculate: options.speculate,
         };
         check("max_sequences", options.max_sequences, limits.max_rows)?;
         check("max_queue", options.max_queue, usize::MAX)?;
@@ -87,6 +96,8 @@ impl Engine {
             computed_tokens: AtomicU64::new(0),
             cached_tokens: AtomicU64::new(0),
             cache_bytes: AtomicUsize::new(0),
+            drafted_tokens: AtomicU64::new(0),
+            accepted_tokens: AtomicU64::new(0),
         });
         let engine = Self {
             shared: Arc::clone(&shared),
@@ -94,6 +105,7 @@ impl Engine {
             context_length: limits.context_length,
             next_id: AtomicU64::new(0),
             threads: Mutex::default(),
+            masks: Arc::default(),
         };
         let scheduler = Scheduler::new(decoder, Arc::clone(&shared), limits);
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.to_owned()).spawn(body);
@@ -111,7 +123,10 @@ impl Engine {
     pub fn submit(&self, mut request: Request) -> Result<Handle, SubmitError> {
         request.validate(self.context_length, self.vocab_size)?;
         let (ticket, priority) = (self.ticket(request.timeout, request.notify.take()), request.priority);
-        let (generation, tokens) = Generation::new(request)?;
+        if request.constraint.is_some() {
+            self.masks.start().map_err(|error| SubmitError::Thread(error.to_string()))?;
+        }
+        let (generation, tokens) = Generation::new(request, &self.masks)?;
         self.queue(&ticket, priority, tokens, Work::Generate(Box::new(generation)))
     }
 
@@ -157,6 +172,8 @@ impl Engine {
             computed_tokens: self.shared.computed_tokens.load(Ordering::Relaxed),
             cached_tokens: self.shared.cached_tokens.load(Ordering::Relaxed),
             cache_bytes: self.shared.cache_bytes.load(Ordering::Relaxed),
+            drafted_tokens: self.shared.drafted_tokens.load(Ordering::Relaxed),
+            accepted_tokens: self.shared.accepted_tokens.load(Ordering::Relaxed),
         }
     }
 
@@ -174,6 +191,7 @@ impl Engine {
                 drop(thread.join());
             }
         }
+        self.masks.shut_down();
     }
 
     fn ticket(&self, timeout: Option<Duration>, notify: Option<Notify>) -> Arc<Ticket> {

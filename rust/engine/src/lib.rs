@@ -9,6 +9,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod constraint;
 mod decoder;
 mod engine;
 mod error;
@@ -18,9 +19,11 @@ mod prefix_cache;
 mod request;
 pub mod sampling;
 mod scheduler;
+mod speculate;
 pub mod stop;
 mod timings;
 
+pub use constraint::{Constraint, ConstraintError};
 pub use decoder::{DecodeError, Decoder, Logits};
 pub use engine::{Engine, EngineOptions, EngineStats};
 pub use error::{Failure, ParamError, RunError, StartError, SubmitError};

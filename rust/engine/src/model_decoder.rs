@@ -52,6 +52,14 @@ impl Decoder for ModelDecoder {
         Ok(self.0.fork(sequence, len)?)
     }
 
+    fn spare(&self) -> usize {
+        self.0.kv().shape().spare()
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
+        Ok(self.0.truncate(sequence, len)?)
+    }
+
     fn cache_bytes(&self) -> usize {
         self.0.kv().bytes()
     }

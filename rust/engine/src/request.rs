@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::constraint::Constraint;
 use crate::error::{ParamError, SubmitError};
 use crate::sampling::SamplingParams;
 use crate::stop::{Pieces, StopParams};
@@ -33,6 +34,10 @@ pub struct Request {
     pub end_of_generation: Arc<[u32]>,
     /// The text of ids.
     pub pieces: Box<dyn Pieces>,
+    /// What the output must follow; `None`: nothing.
+    pub constraint: Option<Box<dyn Constraint>>,
+    /// Whether tokens that the constraint leaves no choice of are appended without asking the model for each. The output is the same.
+    pub skip_ahead: bool,
     /// Tells the caller of events.
     pub notify: Option<Notify>,
 }
@@ -49,6 +54,8 @@ impl Request {
             priority: 0,
             end_of_generation: Arc::new([]),
             pieces,
+            constraint: None,
+            skip_ahead: true,
             notify: None,
         }
     }

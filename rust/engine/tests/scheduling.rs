@@ -358,6 +358,12 @@ fn nan_logits_end_the_request_with_an_error() {
         fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, DecodeError> {
             self.0.fork(sequence, len)
         }
+        fn spare(&self) -> usize {
+            self.0.spare()
+        }
+        fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
+            self.0.truncate(sequence, len)
+        }
         fn cache_bytes(&self) -> usize {
             self.0.cache_bytes()
         }

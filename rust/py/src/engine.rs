@@ -45,11 +45,12 @@ pub struct Engine {
 
 #[pymethods]
 impl Engine {
-    /// Starts the thread; `cache_bytes` bounds what the KV cache keeps of requests that ended.
+    /// Starts the thread; `cache_bytes` bounds what the KV cache keeps of requests that ended, `speculate` allows guesses.
     #[new]
-    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer, cache_bytes: usize) -> PyResult<Engine> {
+    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer, cache_bytes: usize, speculate: bool) -> PyResult<Engine> {
         let decoder = ModelDecoder::new(Arc::clone(&model.inner)).or_raise(py)?;
-        let engine = Arc::new(engine::Engine::start(decoder, EngineOptions { cache_bytes, ..EngineOptions::default() }).or_raise(py)?);
+        let engine =
+            Arc::new(engine::Engine::start(decoder, EngineOptions { cache_bytes, speculate, ..EngineOptions::default() }).or_raise(py)?);
         remember(&engine);
         let tokenizer = Arc::clone(&tokenizer.inner);
         Ok(Engine {
@@ -101,10 +102,12 @@ impl Engine {
         })
     }
 
-    /// Requests that run, requests that wait, tokens that went through the model, tokens that did not have to, and bytes of the KV cache.
-    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize, u64, u64, usize)> {
+    /// Requests that run, requests that wait, tokens that went through the model, tokens that did not have to, bytes of the KV cache,
+    /// tokens guessed, and guesses that came true.
+    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize, u64, u64, usize, u64, u64)> {
         let stats = self.inner.get(py)?.stats();
-        Ok((stats.running, stats.waiting, stats.computed_tokens, stats.cached_tokens, stats.cache_bytes))
+        let (computed, cached, bytes) = (stats.computed_tokens, stats.cached_tokens, stats.cache_bytes);
+        Ok((stats.running, stats.waiting, computed, cached, bytes, stats.drafted_tokens, stats.accepted_tokens))
     }
 
     /// Ends all requests and threads, and frees the KV cache.

@@ -44,6 +44,21 @@ impl Candidates {
         &mut self.logits
     }
 
+    /// Gives ids without a bit in `mask` the logit -infinity; only while nothing was removed.
+    pub(crate) fn restrict(&mut self, mask: &[u32]) {
+        debug_assert!(self.ids.is_none(), "candidates are masked before any are removed");
+        let mut words = mask.iter().copied();
+        for chunk in self.logits.chunks_mut(32) {
+            match words.next().unwrap_or(0) {
+                u32::MAX => {}
+                0 => chunk.fill(f32::NEG_INFINITY),
+                word => {
+                    chunk.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0).for_each(|(_, logit)| *logit = f32::NEG_INFINITY)
+                }
+            }
+        }
+    }
+
     /// The logit of an id; only while nothing was removed.
     pub(crate) fn logit_of(&mut self, id: u32) -> Option<&mut f32> {
         debug_assert!(self.ids.is_none(), "logits are adjusted before candidates are removed");

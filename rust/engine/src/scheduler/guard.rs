@@ -49,6 +49,14 @@ impl<D: Decoder> Guarded<D> {
         Ok(catch("forking a sequence", || self.0.fork(sequence, len))??)
     }
 
+    pub(crate) fn spare(&self) -> usize {
+        catch("asking for the cache", || self.0.spare()).unwrap_or(0)
+    }
+
+    pub(crate) fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), Failure> {
+        Ok(catch("shortening a sequence", || self.0.truncate(sequence, len))??)
+    }
+
     pub(crate) fn cache_bytes(&self) -> usize {
         catch("counting bytes", || self.0.cache_bytes()).unwrap_or(0)
     }

@@ -7,7 +7,7 @@
 
 pub(crate) mod deadlines;
 pub(crate) mod generation;
-mod guard;
+pub(crate) mod guard;
 pub(crate) mod handle;
 pub(crate) mod interrupt;
 pub(crate) mod prefix;

@@ -10,6 +10,7 @@ use super::task::{Task, Work};
 use crate::error::Failure;
 use crate::event::{Event, FinishReason, Finished, Usage};
 use crate::sampling::Scratch;
+use crate::speculate::Speculation;
 
 /// A task, its sequence, and how far the one is in the other.
 pub(crate) struct Running {
@@ -24,6 +25,10 @@ pub(crate) struct Running {
     pub(crate) begun: bool,
     /// Tokens of the prompt that others begin with too: its state after them is worth keeping.
     pub(crate) split: Option<usize>,
+    /// Guesses about its text, where guesses are made.
+    speculation: Option<Speculation>,
+    /// Tokens after `task.tokens` that are computed on suspicion.
+    draft: Vec<u32>,
     /// The step in which its prompt was last served.
     pub(crate) served: u64,
     /// Set when it is over; it leaves at the end of the step.
@@ -38,10 +43,23 @@ pub(crate) struct Cost {
 }
 
 impl Running {
-    pub(crate) fn new(mut task: Task, sequence: SequenceId) -> Self {
+    pub(crate) fn new(mut task: Task, sequence: SequenceId, speculate: bool) -> Self {
+        let speculation = (speculate && matches!(task.work, Work::Generate(_))).then(Speculation::default);
         task.watch.admit();
         let prompt_tokens = task.tokens.len();
-        Self { task, sequence, prompt_tokens, committed: 0, cached: 0, begun: false, split: None, served: 0, outcome: None }
+        Self {
+            task,
+            sequence,
+            prompt_tokens,
+            committed: 0,
+            cached: 0,
+            begun: false,
+            split: None,
+            speculation,
+            draft: Vec::new(),
+            served: 0,
+            outcome: None,
+        }
     }
 
     /// Tokens that are not in the KV cache: one while it decodes, more while it reads its prompt.
@@ -79,19 +97,43 @@ impl Running {
         !self.wants_all_logits() && self.committed > 0
     }
 
+    /// The chances that the first, the first two, … tokens of a guess at what follows come true.
+    pub(crate) fn chances(&self, context_length: usize) -> impl Iterator<Item = f64> {
+        let tokens = &self.task.tokens;
+        let left = match &self.task.work {
+            Work::Generate(generation) => generation.left().saturating_sub(1).min(context_length.saturating_sub(tokens.len())),
+            Work::Logits(_) => 0,
+        };
+        self.speculation.iter().flat_map(|speculation| speculation.chances(tokens)).take(left)
+    }
+
+    /// Computes the first `count` tokens of the guess beside the certain one.
+    pub(crate) fn draft(&mut self, count: usize) {
+        self.draft.clear();
+        if let Some(speculation) = &self.speculation {
+            self.draft.extend_from_slice(speculation.draft(&self.task.tokens, count));
+        }
+    }
+
+    /// How many of its next `count` rows ask for logits.
+    pub(crate) fn wanted_logits(&self, count: usize) -> usize {
+        if self.wants_all_logits() { count } else { (count + 1).saturating_sub(self.remaining()) }
+    }
+
     /// Appends the next `count` rows of this request.
     pub(crate) fn extend_rows(&self, count: usize, rows: &mut Vec<Row>) {
-        let last = self.task.tokens.len() - 1;
+        let (tokens, last) = (&self.task.tokens, self.task.tokens.len() - 1);
         let positions = self.committed..self.committed + count;
         rows.extend(positions.map(|position| Row {
             sequence: self.sequence,
             position: position as u32,
-            token: self.task.tokens[position],
-            logits: position == last || self.wants_all_logits(),
+            token: tokens.get(position).copied().unwrap_or_else(|| self.draft[position - tokens.len()]),
+            logits: position >= last || self.wants_all_logits(),
         }));
     }
 
-    /// Takes the result of a forward pass over its next `count` rows: the logits of those that asked for them, in order.
+    /// Takes the result of a forward pass over its next `count` rows: the logits of those that asked for them, in order. Rows of guesses
+    /// that did not come true are not counted as in the KV cache: their number is returned.
     pub(crate) fn absorb(
         &mut self,
         count: usize,
@@ -99,29 +141,46 @@ impl Running {
         context_length: usize,
         scratch: &mut Scratch,
         cost: Cost,
-    ) {
-        let first = self.committed;
-        self.committed += count;
-        let complete = self.remaining() == 0;
-        let Self { task, prompt_tokens, committed, .. } = self;
+    ) -> usize {
+        let (first, known) = (self.committed, self.task.tokens.len());
+        let certain = count.min(known - first);
+        self.committed += certain;
+        self.draft.truncate(count - certain);
+        let Self { task, prompt_tokens, committed, draft, speculation, .. } = self;
         if first < *prompt_tokens {
             task.ticket.send(Event::Prefill { done: *committed, total: *prompt_tokens });
         }
         let Task { ticket, tokens, work, watch, .. } = task;
         let result = match work {
-            Work::Generate(generation) if complete => catch("sampling", || {
-                let logits = logits.next().expect("one row of logits was asked for and checked");
+            Work::Generate(_) if *committed < known => Ok(Ok(None)),
+            Work::Generate(generation) => catch("sampling", || {
                 watch.token(cost.time, cost.bytes);
                 let show = &mut |token| ticket.send(Event::Token(token));
-                Ok(generation.advance(tokens, logits, context_length, scratch, show)?)
+                let before = generation.made();
+                let mut end = None;
+                for logits in logits {
+                    // Otherwise it is certain what follows this row.
+                    if *committed == tokens.len() {
+                        end = generation.advance(tokens, logits, context_length, scratch, show)?;
+                    }
+                    if end.is_some() || draft.get(*committed - known) != tokens.get(*committed) {
+                        break;
+                    }
+                    *committed += 1;
+                }
+                watch.more((generation.made() - before).saturating_sub(1));
+                if let Some(speculation) = speculation {
+                    speculation.observe(tokens);
+                }
+                Ok(end)
             }),
-            Work::Generate(_) => Ok(Ok(None)),
             Work::Logits(visitor) => catch("reading logits", || {
                 (first..*committed).zip(logits).for_each(|(position, logits)| visitor(position, logits));
-                Ok(complete.then_some(End::early(FinishReason::Stop)))
+                Ok((*committed == known).then_some(End::early(FinishReason::Stop)))
             }),
         };
         self.outcome = result.and_then(|advanced| advanced).transpose();
+        first + count - self.committed
     }
 
     /// Reports the end. The sequence is closed before, so that a caller who sees the end finds the place free.

@@ -16,6 +16,8 @@ use crate::error::Failure;
 use crate::event::Event;
 use crate::prefix_cache::PrefixCache;
 use crate::sampling::Scratch;
+use crate::speculate::MAX_DRAFT;
+use crate::speculate::cost::CostModel;
 
 /// Most rows of one step whose logits are all wanted: their logits are `rows * vocab_size` numbers at once.
 const MAX_LOGITS_ROWS: usize = 32;
@@ -28,6 +30,7 @@ pub(crate) struct Limits {
     pub(crate) max_sequences: usize,
     pub(crate) prefill_chunk: usize,
     pub(crate) cache_bytes: usize,
+    pub(crate) speculate: bool,
 }
 
 /// Owns the decoder and every running request.
@@ -38,6 +41,7 @@ pub(crate) struct Scheduler<D: Decoder> {
     pub(super) running: Vec<Running>,
     pub(super) prefixes: PrefixCache,
     scratch: Scratch,
+    cost: CostModel,
     pub(super) rows: Vec<Row>,
     step: u64,
     /// The last step was aborted: the next one gives the requests that are left their turn.
@@ -53,13 +57,16 @@ struct Part {
 
 impl<D: Decoder> Scheduler<D> {
     pub(crate) fn new(decoder: D, shared: Arc<Shared>, limits: Limits) -> Self {
+        let decoder = Guarded::new(decoder);
+        let speculate = limits.speculate && decoder.spare() >= MAX_DRAFT;
         Self {
-            decoder: Guarded::new(decoder),
+            decoder,
             shared,
-            limits,
+            limits: Limits { speculate, ..limits },
             running: Vec::new(),
             prefixes: PrefixCache::default(),
             scratch: Scratch::default(),
+            cost: CostModel::default(),
             rows: Vec::new(),
             step: 0,
             shielded: false,
@@ -84,7 +91,8 @@ impl<D: Decoder> Scheduler<D> {
         self.admit();
         self.retire();
         self.begin();
-        let parts = self.plan();
+        let mut parts = self.plan();
+        self.speculate(&mut parts);
         if !parts.is_empty() {
             self.step += 1;
             self.execute(&parts);
@@ -107,7 +115,7 @@ impl<D: Decoder> Scheduler<D> {
             match (opened, self.shared.queue.pop()) {
                 (Ok(sequence), Some(task)) => {
                     self.shared.running.fetch_add(1, Ordering::Relaxed);
-                    self.running.push(Running::new(task, sequence));
+                    self.running.push(Running::new(task, sequence, self.limits.speculate));
                 }
                 (Ok(sequence), None) => self.decoder.close(sequence),
                 (Err(failure), Some(task)) => task.ticket.close(Event::Failed(failure)),
@@ -177,6 +185,38 @@ impl<D: Decoder> Scheduler<D> {
         parts
     }
 
+    /// Adds guesses to a step in which every request decodes, as far as they pay: the likeliest first.
+    fn speculate(&mut self, parts: &mut [Part]) {
+        let decoding = |part: &Part| self.running[part.index].remaining() == 1;
+        if !self.limits.speculate || !parts.iter().all(decoding) {
+            return;
+        }
+        let of = |(part, p): (usize, &Part)| self.running[p.index].chances(self.limits.context_length).map(move |chance| (chance, part));
+        let mut chances: Vec<(f64, usize)> = parts.iter().enumerate().flat_map(of).collect();
+        chances.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let most = self.limits.max_rows.saturating_sub(parts.len());
+        let count = self.cost.worth(parts.len(), chances.iter().map(|chance| chance.0).take(most));
+        for &(_, part) in &chances[..count] {
+            parts[part].rows += 1;
+        }
+        for part in parts {
+            self.running[part.index].draft(part.rows - 1);
+        }
+        self.shared.drafted_tokens.fetch_add(count as u64, Ordering::Relaxed);
+        self.shared.accepted_tokens.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Takes guesses that did not come true out of the KV cache: how many rows of which request.
+    fn drop_wrong(&mut self, guesses: &[(usize, usize)]) {
+        for &(index, rows) in guesses {
+            let running = &mut self.running[index];
+            self.shared.accepted_tokens.fetch_sub(rows as u64, Ordering::Relaxed);
+            if let Err(failure) = self.decoder.truncate(running.sequence, running.in_cache().len()) {
+                running.outcome = Some(Err(failure));
+            }
+        }
+    }
+
     /// Runs `parts` in one forward pass. When that fails, each runs alone, and those that fail alone end.
     fn execute(&mut self, parts: &[Part]) {
         self.rows.clear();
@@ -200,16 +240,19 @@ impl<D: Decoder> Scheduler<D> {
             Ok((logits, cost)) => {
                 self.shielded = false;
                 self.shared.computed_tokens.fetch_add(self.rows.len() as u64, Ordering::Relaxed);
-                let mut logits = logits.rows();
+                if self.rows.iter().all(|row| row.logits) {
+                    self.cost.measured(self.rows.len(), cost.time);
+                }
+                let (mut logits, mut guesses) = (logits.rows(), Vec::new());
                 for part in parts {
                     let running = &mut self.running[part.index];
                     running.served = self.step;
-                    let all = running.wants_all_logits();
-                    let wanted = if all { part.rows } else { usize::from(part.rows == running.remaining()) };
-                    let mut own = logits.by_ref().take(wanted);
-                    running.absorb(part.rows, &mut own, self.limits.context_length, &mut self.scratch, cost);
+                    let mut own = logits.by_ref().take(running.wanted_logits(part.rows));
+                    let wrong = running.absorb(part.rows, &mut own, self.limits.context_length, &mut self.scratch, cost);
                     own.for_each(drop);
+                    guesses.extend((wrong > 0).then_some((part.index, wrong)));
                 }
+                self.drop_wrong(&guesses);
                 self.checkpoint(parts.iter().map(|part| part.index));
                 self.shared.cache_bytes.store(self.decoder.cache_bytes(), Ordering::Relaxed);
             }

@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) computed_tokens: AtomicU64,
     pub(crate) cached_tokens: AtomicU64,
     pub(crate) cache_bytes: AtomicUsize,
+    pub(crate) drafted_tokens: AtomicU64,
+    pub(crate) accepted_tokens: AtomicU64,
 }
 
 const LIVE: u8 = 0;

@@ -21,6 +21,10 @@ pub struct Mock {
     pub max_open: usize,
     /// Positions at the end of a sequence at which it can be forked.
     pub keeps: usize,
+    /// Positions by which a sequence can be shortened.
+    pub spare: usize,
+    /// The logits after a history.
+    pub text: fn(&[u32]) -> Vec<f32>,
     pub hook: Hook,
     /// Rows of every committed forward pass.
     pub log: Arc<Mutex<Vec<Vec<Row>>>>,
@@ -37,6 +41,8 @@ impl Default for Mock {
             max_rows: 64,
             max_open: usize::MAX,
             keeps: usize::MAX,
+            spare: 0,
+            text: logits_after,
             hook: Box::new(|_, _| Ok(())),
             log: Arc::default(),
             alive: Arc::default(),
@@ -121,6 +127,17 @@ impl Decoder for Mock {
         Ok(fork)
     }
 
+    fn spare(&self) -> usize {
+        self.spare
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
+        let history = self.histories.get_mut(&sequence).expect("the sequence is open");
+        assert!(len < history.len() && history.len() - len <= self.spare);
+        history.truncate(len);
+        Ok(())
+    }
+
     fn cache_bytes(&self) -> usize {
         self.histories.values().map(Vec::len).sum()
     }
@@ -147,7 +164,7 @@ impl Decoder for Mock {
             assert!(history.len() < self.context_length, "the context is not exceeded");
             history.push(row.token);
             if row.logits {
-                self.logits.extend(logits_after(history));
+                self.logits.extend((self.text)(history));
             }
         }
         self.histories = histories;

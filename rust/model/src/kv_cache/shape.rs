@@ -69,6 +69,11 @@ impl CacheShape {
         self.state == 0 && self.groups.iter().all(|group| group.0.is_none())
     }
 
+    /// Positions by which a sequence can be shortened: recurrent layers keep no earlier state.
+    pub fn spare(&self) -> usize {
+        if self.state == 0 { SPARE } else { 0 }
+    }
+
     /// The pages of layer `i`, if it has attention.
     pub fn layer(&self, i: usize) -> Option<LayerPages> {
         match self.layers[i] {
