@@ -7,6 +7,7 @@
 //! cargo run --release -p fastllm-engine --example speculation -- MODEL.gguf [ROUNDS]
 //! ```
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::AtomicBool;
@@ -65,6 +66,12 @@ impl Decoder for Scripted {
     }
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
         self.decoder.truncate(sequence, len)
+    }
+    fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>> {
+        self.decoder.piece(sequence, index)
+    }
+    fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError> {
+        self.decoder.restore(sequence, index, piece)
     }
     fn cache_bytes(&self) -> usize {
         self.decoder.cache_bytes()

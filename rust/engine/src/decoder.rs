@@ -1,5 +1,6 @@
 //! What the engine asks of a model.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
@@ -51,6 +52,15 @@ pub trait Decoder: Send + 'static {
     /// # Errors
     /// When so many were not kept.
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError>;
+
+    /// Piece `index` of the state of a sequence, if there are so many: bytes for [`restore`](Self::restore).
+    fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>>;
+
+    /// Gives an empty sequence the next piece of a state; whether it is complete.
+    ///
+    /// # Errors
+    /// When the piece is none of a state of this model, or [`DecodeError::OutOfMemory`]. The sequence is to be closed.
+    fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError>;
 
     /// Bytes that the KV cache holds.
     fn cache_bytes(&self) -> usize;

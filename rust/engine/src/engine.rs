@@ -11,6 +11,7 @@ use crate::decoder::Decoder;
 use crate::error::{ParamError, RunError, StartError, SubmitError};
 use crate::event::Event;
 use crate::request::{LogitsVisitor, Notify, Request, validate_prompt};
+use crate::saved::{StateReader, StateWriter};
 use crate::scheduler::deadlines::Deadlines;
 use crate::scheduler::generation::Generation;
 use crate::scheduler::handle::{Handle, Next};
@@ -18,7 +19,7 @@ use crate::scheduler::interrupt::Interrupt;
 use crate::scheduler::lock;
 use crate::scheduler::queue::Queue;
 use crate::scheduler::step::{Limits, Scheduler};
-use crate::scheduler::task::{Shared, Task, Ticket, Work};
+use crate::scheduler::task::{Shared, Task, Ticket, Transfer, Work};
 use crate::timings::Stopwatch;
 
 /// How much runs and waits at once.
@@ -138,6 +139,26 @@ impl Engine {
     pub fn submit_logits(&self, ids: Vec<u32>, visitor: LogitsVisitor, notify: Option<Notify>) -> Result<Handle, SubmitError> {
         validate_prompt(&ids, self.context_length, self.vocab_size)?;
         self.queue(&self.ticket(None, notify), 0, ids, Work::Logits(visitor))
+    }
+
+    /// Queues a request that computes the state after `ids` and keeps it for others that begin alike, as far as memory allows. With `save`,
+    /// which was made with the same ids, it also goes there.
+    ///
+    /// # Errors
+    /// What is wrong with the ids, or [`SubmitError::Busy`] when the queue is full.
+    pub fn submit_state(&self, ids: Vec<u32>, save: Option<StateWriter>, notify: Option<Notify>) -> Result<Handle, SubmitError> {
+        validate_prompt(&ids, self.context_length, self.vocab_size)?;
+        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Transfer { save, ..Transfer::default() }))
+    }
+
+    /// Queues a request that reads a state, and keeps it for others that begin with its tokens.
+    ///
+    /// # Errors
+    /// What is wrong with its tokens, or [`SubmitError::Busy`] when the queue is full.
+    pub fn submit_saved(&self, state: StateReader, notify: Option<Notify>) -> Result<Handle, SubmitError> {
+        let ids = state.tokens().to_vec();
+        validate_prompt(&ids, self.context_length, self.vocab_size)?;
+        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Transfer { restore: Some(state), ..Transfer::default() }))
     }
 
     /// The logits after every position of `ids`: `[ids.len(), vocab_size]`, row-major. Waits for them; `cancel` is asked at least every 50 ms

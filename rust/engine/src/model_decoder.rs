@@ -2,6 +2,7 @@
 use crate::decoder::{DecodeError, Decoder, Logits};
 use fastllm_model::batch::{Row, SequenceId};
 use fastllm_model::{Context, MAX_ROWS, Model, ModelError};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -58,6 +59,14 @@ impl Decoder for ModelDecoder {
 
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
         Ok(self.0.truncate(sequence, len)?)
+    }
+
+    fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>> {
+        self.0.kv().piece(sequence, index)
+    }
+
+    fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError> {
+        Ok(self.0.restore(sequence, index, piece)?)
     }
 
     fn cache_bytes(&self) -> usize {

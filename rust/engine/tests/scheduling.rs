@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -363,6 +364,12 @@ fn nan_logits_end_the_request_with_an_error() {
         }
         fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
             self.0.truncate(sequence, len)
+        }
+        fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>> {
+            self.0.piece(sequence, index)
+        }
+        fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError> {
+            self.0.restore(sequence, index, piece)
         }
         fn cache_bytes(&self) -> usize {
             self.0.cache_bytes()

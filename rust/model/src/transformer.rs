@@ -304,6 +304,14 @@ impl Context {
         self.kv.truncate(sequence, len)
     }
 
+    /// Gives an empty sequence the next piece of a saved state: [`KvCache::restore`].
+    ///
+    /// # Errors
+    /// If the piece is none of a state of this model, or memory is short.
+    pub fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, ModelError> {
+        self.kv.restore(sequence, index, piece)
+    }
+
     /// Frees memory that no sequence uses until the caches hold at most `bytes`, as far as it goes.
     pub fn shrink(&mut self, bytes: usize) {
         self.kv.shrink(bytes);

@@ -142,6 +142,20 @@ impl Checked<'_> {
         }
     }
 
+    /// A sequence with the saved state of another.
+    fn copy(&mut self) {
+        let (id, tokens) = self.open[self.random.below(self.open.len())].clone();
+        let copy = self.context.open();
+        let mut index = 0;
+        while let Some(piece) = self.context.kv().piece(id, index).map(|piece| piece.into_owned()) {
+            let complete = self.context.restore(copy, index, &piece).unwrap();
+            index += 1;
+            assert_eq!(complete, self.context.kv().piece(id, index).is_none());
+        }
+        self.open.push((copy, tokens));
+        self.longest.insert(copy, self.longest[&id]);
+    }
+
     fn truncate(&mut self) {
         let i = self.random.below(self.open.len());
         let spare = SPARE - (self.longest[&self.open[i].0] - self.open[i].1.len()).min(SPARE);
@@ -152,7 +166,8 @@ impl Checked<'_> {
     }
 
     fn step(&mut self) {
-        match self.random.below(15) {
+        match self.random.below(16) {
+            15 if !self.open.is_empty() && self.open.len() < 6 => self.copy(),
             12 | 13 if !self.open.is_empty() && self.open.len() < 6 => self.fork(),
             14 if !self.open.is_empty() => self.truncate(),
             0 | 1 if self.open.len() < 6 => {
@@ -233,6 +248,41 @@ fn forks_share_blocks() {
     assert_eq!(context.kv().bytes(), 4 * block, "two blocks are shared by both forks, each has one of its own");
     let error = context.truncate(forks[0].0, 130).unwrap_err();
     assert!(matches!(error, ModelError::Batch(_)), "{error}");
+}
+
+/// Pieces of a state that do not fit are refused, whatever they say.
+#[test]
+fn wrong_pieces_are_refused() {
+    let file = TempFile::new("pieces", &small_models::bytes(&small_models::model(small_models::Shape::default(), &[DType::F32], false)));
+    let mut context = context(&file.0, &options(1)).unwrap();
+    let first = context.open();
+    forward(&mut context, &rows(first, 0, &[1; 100])).unwrap();
+    let description = context.kv().piece(first, 0).unwrap().into_owned();
+    let block = context.kv().piece(first, 1).unwrap().into_owned();
+    let mut restore = |pieces: &[&[u8]]| {
+        let sequence = context.open();
+        let result = pieces.iter().enumerate().try_fold(false, |_, (index, piece)| context.restore(sequence, index, piece));
+        context.close(sequence);
+        result
+    };
+    assert!(restore(&[&description, &block, &block]).unwrap());
+    assert!(!restore(&[&description, &block]).unwrap());
+    assert!(restore(&[&description, &block[1..]]).is_err());
+    assert!(restore(&[&description, &block, &block, &block]).is_err());
+    for at in 0..description.len() {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut wrong = description.clone();
+            wrong[at] = value;
+            if wrong != description {
+                // Some lengths are possible: those of fewer or more positions in as many blocks.
+                let result = restore(&[&wrong, &block, &block]);
+                assert!(result.is_err() || at == 32, "byte {at} = {value}: {result:?}");
+            }
+        }
+    }
+    for len in 0..description.len() {
+        assert!(restore(&[&description[..len]]).is_err());
+    }
 }
 
 /// What a cancelled pass wrote behind the end of a sequence is not seen, even if it is not a number: the cache keeps such numbers among

@@ -1,6 +1,7 @@
 //! Code that is not the engine's (models, tokenizers, visitors) may panic: here that becomes an error.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
@@ -55,6 +56,14 @@ impl<D: Decoder> Guarded<D> {
 
     pub(crate) fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), Failure> {
         Ok(catch("shortening a sequence", || self.0.truncate(sequence, len))??)
+    }
+
+    pub(crate) fn piece(&self, sequence: SequenceId, index: usize) -> Result<Option<Cow<'_, [u8]>>, Failure> {
+        catch("saving a state", || self.0.piece(sequence, index))
+    }
+
+    pub(crate) fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, Failure> {
+        Ok(catch("restoring a state", || self.0.restore(sequence, index, piece))??)
     }
 
     pub(crate) fn cache_bytes(&self) -> usize {

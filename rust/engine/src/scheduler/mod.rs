@@ -15,6 +15,7 @@ pub(crate) mod queue;
 mod running;
 pub(crate) mod step;
 pub(crate) mod task;
+mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -25,7 +25,7 @@ impl<D: Decoder> Scheduler<D> {
     /// Decides where new requests begin.
     pub(super) fn begin(&mut self) {
         for index in 0..self.running.len() {
-            if self.running[index].begun {
+            if self.running[index].begun || self.running[index].restores() {
                 continue;
             }
             match self.beginning(index) {

@@ -6,10 +6,11 @@ use fastllm_model::batch::{Row, SequenceId};
 
 use super::generation::End;
 use super::guard::catch;
-use super::task::{Task, Work};
+use super::task::{Task, Transfer, Work};
 use crate::error::Failure;
 use crate::event::{Event, FinishReason, Finished, Usage};
 use crate::sampling::Scratch;
+use crate::saved::StateError;
 use crate::speculate::Speculation;
 
 /// A task, its sequence, and how far the one is in the other.
@@ -82,6 +83,20 @@ impl Running {
         (self.begun, self.committed, self.cached) = (true, len, len);
     }
 
+    /// Whether its state is still to be read from a file.
+    pub(crate) fn restores(&self) -> bool {
+        matches!(&self.task.work, Work::Transfer(Transfer { restore: Some(_), .. }))
+    }
+
+    /// Its state was restored: `len` positions, all of the prompt.
+    pub(crate) fn restored(&mut self, len: usize) -> Result<(), StateError> {
+        if len != self.prompt_tokens {
+            return Err(StateError::Damaged("it has another number of tokens"));
+        }
+        self.begin(len);
+        Ok(())
+    }
+
     /// Rows that it may take at once: up to where its state is to be kept.
     pub(crate) fn until_split(&self) -> usize {
         self.split.map_or(usize::MAX, |split| split.saturating_sub(self.committed).max(1))
@@ -102,7 +117,7 @@ impl Running {
         let tokens = &self.task.tokens;
         let left = match &self.task.work {
             Work::Generate(generation) => generation.left().saturating_sub(1).min(context_length.saturating_sub(tokens.len())),
-            Work::Logits(_) => 0,
+            Work::Logits(_) | Work::Transfer(_) => 0,
         };
         self.speculation.iter().flat_map(|speculation| speculation.chances(tokens)).take(left)
     }
@@ -117,7 +132,11 @@ impl Running {
 
     /// How many of its next `count` rows ask for logits.
     pub(crate) fn wanted_logits(&self, count: usize) -> usize {
-        if self.wants_all_logits() { count } else { (count + 1).saturating_sub(self.remaining()) }
+        match self.task.work {
+            Work::Generate(_) => (count + 1).saturating_sub(self.remaining()),
+            Work::Logits(_) => count,
+            Work::Transfer(_) => 0,
+        }
     }
 
     /// Appends the next `count` rows of this request.
@@ -128,7 +147,11 @@ impl Running {
             sequence: self.sequence,
             position: position as u32,
             token: tokens.get(position).copied().unwrap_or_else(|| self.draft[position - tokens.len()]),
-            logits: position >= last || self.wants_all_logits(),
+            logits: match self.task.work {
+                Work::Generate(_) => position >= last,
+                Work::Logits(_) => true,
+                Work::Transfer(_) => false,
+            },
         }));
     }
 
@@ -174,6 +197,7 @@ impl Running {
                 }
                 Ok(end)
             }),
+            Work::Transfer(_) => Ok(Ok(None)),
             Work::Logits(visitor) => catch("reading logits", || {
                 (first..*committed).zip(logits).for_each(|(position, logits)| visitor(position, logits));
                 Ok((*committed == known).then_some(End::early(FinishReason::Stop)))
@@ -194,7 +218,7 @@ impl Running {
         let Task { ticket, work, watch, .. } = &mut self.task;
         let (made, (text, end)) = match work {
             Work::Generate(generation) => (generation.made(), generation.finish(end, &mut |token| ticket.send(Event::Token(token)))),
-            Work::Logits(_) => (0, (String::new(), end)),
+            Work::Logits(_) | Work::Transfer(_) => (0, (String::new(), end)),
         };
         let usage = Usage { prompt_tokens: self.prompt_tokens, cached_tokens: self.cached, completion_tokens: made };
         Finished { reason: end.reason, stop: end.stop, text, usage, timings: watch.finish(computed) }

@@ -91,6 +91,8 @@ impl<D: Decoder> Scheduler<D> {
         self.admit();
         self.retire();
         self.begin();
+        self.transfer();
+        self.retire();
         let mut parts = self.plan();
         self.speculate(&mut parts);
         if !parts.is_empty() {
@@ -160,7 +162,7 @@ impl<D: Decoder> Scheduler<D> {
         let decoding = |running: &Running| running.remaining() == 1;
         let mut parts: Vec<Part> = Vec::new();
         let mut prompts: Vec<usize> = Vec::new();
-        for (index, running) in self.running.iter().enumerate().filter(|(_, running)| running.begun) {
+        for (index, running) in self.running.iter().enumerate().filter(|(_, running)| running.begun && running.remaining() > 0) {
             if decoding(running) { parts.push(Part { index, rows: 1 }) } else { prompts.push(index) }
         }
         if self.shielded {

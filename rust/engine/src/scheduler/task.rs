@@ -14,6 +14,7 @@ use super::lock;
 use super::queue::Queue;
 use crate::event::{Event, FinishReason, Finished, Usage};
 use crate::request::{LogitsVisitor, Notify};
+use crate::saved::{StateReader, StateWriter};
 use crate::timings::Stopwatch;
 
 /// What callers, scheduler and the deadline thread share.
@@ -170,6 +171,19 @@ pub(crate) enum Work {
     Generate(Box<Generation>),
     /// Show the logits of every position.
     Logits(LogitsVisitor),
+    /// Compute the state, and keep it for others.
+    Transfer(Transfer),
+}
+
+/// Where a state comes from and goes to.
+#[derive(Default)]
+pub(crate) struct Transfer {
+    /// Where it is written once it is computed.
+    pub(crate) save: Option<StateWriter>,
+    /// Where it is read from instead of being computed.
+    pub(crate) restore: Option<StateReader>,
+    /// The next piece.
+    pub(crate) piece: usize,
 }
 
 impl Task {

@@ -2,6 +2,7 @@
 //! which checks that the engine keeps its side of the contract.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,6 +31,8 @@ pub struct Mock {
     pub log: Arc<Mutex<Vec<Vec<Row>>>>,
     /// Held until the decoder is dropped.
     pub alive: Arc<()>,
+    /// Positions of the state that is being restored.
+    pub restoring: usize,
     pub histories: HashMap<SequenceId, Vec<u32>>,
     pub logits: Vec<f32>,
 }
@@ -46,6 +49,7 @@ impl Default for Mock {
             hook: Box::new(|_, _| Ok(())),
             log: Arc::default(),
             alive: Arc::default(),
+            restoring: 0,
             histories: HashMap::new(),
             logits: Vec::new(),
         }
@@ -136,6 +140,26 @@ impl Decoder for Mock {
         assert!(len < history.len() && history.len() - len <= self.spare);
         history.truncate(len);
         Ok(())
+    }
+
+    fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>> {
+        let history = &self.histories[&sequence];
+        let bytes: Vec<u8> = history.iter().flat_map(|id| id.to_le_bytes()).collect();
+        // The length, then pieces of ten tokens.
+        if index == 0 {
+            return Some((history.len() as u64).to_le_bytes().to_vec().into());
+        }
+        bytes.chunks(40).nth(index - 1).map(|piece| piece.to_vec().into())
+    }
+
+    fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError> {
+        let history = self.histories.get_mut(&sequence).expect("the sequence is open");
+        if index == 0 {
+            self.restoring = u64::from_le_bytes(piece.try_into().expect("a length")) as usize;
+        } else {
+            history.extend(piece.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))));
+        }
+        Ok(history.len() == self.restoring)
     }
 
     fn cache_bytes(&self) -> usize {

@@ -27,7 +27,7 @@ impl Group {
         Group { lines: bytes / size_of::<Line>(), blocks: Vec::new(), free: Vec::new(), vacant: Vec::new() }
     }
 
-    fn block_bytes(&self) -> usize {
+    pub(super) fn block_bytes(&self) -> usize {
         self.lines * size_of::<Line>()
     }
 

@@ -6,6 +6,7 @@
 //!
 //! Layers with a recurrence keep a state of fixed size instead, twice: what is valid, and what a pass writes until it is committed.
 mod blocks;
+mod pieces;
 mod shape;
 
 use crate::ModelError;
@@ -34,6 +35,11 @@ impl Table {
     /// One past the last block.
     fn end(&self) -> usize {
         self.first + self.blocks.len()
+    }
+
+    /// Blocks with some of the first `len` positions.
+    fn used(&self, len: usize) -> usize {
+        len.div_ceil(PAGE).saturating_sub(self.first).min(self.blocks.len())
     }
 
     /// Index of the block that holds some positions of a sequence of `len` and has room for more. Of the blocks with positions only
