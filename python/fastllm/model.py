@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import os
@@ -18,6 +19,7 @@ from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams
 from fastllm.results import ChatChunk, ChatReply, Chunk, Generation
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
+from fastllm.structured import response_schema
 from fastllm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -94,6 +96,9 @@ class Model:
         )
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
         self._engine = _native.Engine(self._weights, self.tokenizer._native)  # noqa: SLF001
+        self._grammars = _native.Grammars(self.tokenizer._native)  # noqa: SLF001
+        # Tokens that a grammar forces are not sampled one by one. The output is the same; tests turn it off.
+        self._skip_ahead = True
         self._template: ChatTemplate | None = None
 
     @classmethod
@@ -150,6 +155,7 @@ class Model:
 
         Raises:
             ContextOverflowError: The prompt is longer than the context.
+            GrammarError: No output can follow the schema, regex, grammar or choices.
             ParameterError: An option is out of range, or the prompt has no tokens.
             TypeError: There is no such option.
         """
@@ -224,6 +230,7 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatReply:
         """Answers a conversation.
@@ -237,13 +244,15 @@ class Model:
             tools: Descriptions of tools, for templates that write them.
             chat_template: Another template than that of the file.
             chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
+            response_format: What the answer must be, as in the OpenAI interface: a dict with the "type" "text",
+                "json_object" or "json_schema", or a class with `model_json_schema`. In place of `json_schema`.
             options: Fields of `SamplingParams` that differ from `params`.
 
         Raises:
             TemplateError: The file has no template, or the template refuses the conversation.
-            ContextOverflowError, ParameterError, TypeError: As `generate`.
+            ContextOverflowError, GrammarError, ParameterError, TypeError: As `generate`.
         """
-        resolved = SamplingParams.resolve("chat", params, options)
+        resolved = _with_format(SamplingParams.resolve("chat", params, options), response_format)
         ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
         return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, None)).result()
 
@@ -255,11 +264,12 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         progress: Progress | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatStream:
         """Answers a conversation, giving the text while it is made. As `chat` and `stream`."""
-        resolved = SamplingParams.resolve("chat_stream", params, options)
+        resolved = _with_format(SamplingParams.resolve("chat_stream", params, options), response_format)
         ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
         return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, progress))
 
@@ -271,10 +281,11 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatReply:
         """`chat` for asyncio. Cancelling the task stops the work."""
-        resolved = SamplingParams.resolve("achat", params, options)
+        resolved = _with_format(SamplingParams.resolve("achat", params, options), response_format)
         return await self._achat(messages, resolved, tools, chat_template, chat_template_kwargs).result()
 
     def achat_stream(
@@ -285,10 +296,11 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> AsyncChatStream:
         """`chat_stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
-        resolved = SamplingParams.resolve("achat_stream", params, options)
+        resolved = _with_format(SamplingParams.resolve("achat_stream", params, options), response_format)
         return self._achat(messages, resolved, tools, chat_template, chat_template_kwargs)
 
     @property
@@ -472,8 +484,20 @@ class Model:
     def _start(
         self, ids: list[int], params: SamplingParams, chunk: type[Any], result: type[Any], progress: Progress | None
     ) -> tuple[_Output[Any, Any], _native.Request]:
-        request = self._engine.submit(ids, params._native(), None)  # noqa: SLF001 - one package
+        request = self._submit(ids, params, params._grammar(self._grammars), None)  # noqa: SLF001 - one package
         return _Output(chunk, result, self.tokenizer, params, progress), request
+
+    def _submit(
+        self, ids: list[int], params: SamplingParams, grammar: _native.Grammar | None, waker: _native.Waker | None
+    ) -> _native.Request:
+        return self._engine.submit(ids, params._native(), grammar, self._skip_ahead, waker)  # noqa: SLF001
+
+    async def _asubmit(self, ids: list[int], params: SamplingParams, waker: _native.Waker) -> _native.Request:
+        import asyncio  # noqa: PLC0415
+
+        # Compiling a grammar takes a while; most requests have none.
+        grammar = await asyncio.to_thread(params._grammar, self._grammars) if params.constrained else None  # noqa: SLF001
+        return self._submit(ids, params, grammar, waker)
 
     def _stream(self, prompt: Prompt, params: SamplingParams, progress: Progress | None) -> TokenStream:
         return TokenStream(*self._start(self._encode(prompt), params, Chunk, Generation, progress))
@@ -484,7 +508,7 @@ class Model:
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
-            return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
+            return await self._asubmit(ids, params, waker)
 
         return AsyncTokenStream(_Output(Chunk, Generation, self.tokenizer, params, None), submit)
 
@@ -499,7 +523,7 @@ class Model:
         ids = self._chat_prompt(messages, tools, chat_template, variables)
 
         async def submit(waker: _native.Waker) -> _native.Request:
-            return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
+            return await self._asubmit(ids, params, waker)
 
         return AsyncChatStream(_Output(ChatChunk, ChatReply, self.tokenizer, params, None), submit)
 
@@ -541,6 +565,15 @@ class Model:
         text = template.render(messages, tools=tools, add_generation_prompt=True, **dict(variables or {}))
         # The template writes the tokens that begin a text itself.
         return self.tokenizer.encode(text, add_special=False, parse_special=True)
+
+
+def _with_format(params: SamplingParams, response_format: Mapping[str, Any] | type[Any] | None) -> SamplingParams:
+    schema = response_schema(response_format)
+    if schema is None:
+        return params
+    if params.constrained:
+        raise ParameterError("response_format cannot be combined with json_schema, regex, grammar or choices")
+    return dataclasses.replace(params, json_schema=schema)  # type: ignore[arg-type]  # checked there
 
 
 def _count(name: str, value: int | None) -> int | None:

@@ -1,6 +1,7 @@
 //! `Engine`: accepts requests.
 use crate::cache;
 use crate::errors::{self, OrRaise};
+use crate::grammar::Grammar;
 use crate::model::Model;
 use crate::process::Owned;
 use crate::request::{Request, TokenPieces};
@@ -59,8 +60,16 @@ impl Engine {
         })
     }
 
-    /// Queues a request; `waker` hears of its events.
-    fn submit(&self, prompt: &Bound<'_, PyAny>, sampling: &Sampling, waker: Option<&Waker>) -> PyResult<Request> {
+    /// Queues a request whose output follows `grammar`; `waker` hears of its events. Without `skip_ahead`, each token that the grammar
+    /// forces is sampled.
+    fn submit(
+        &self,
+        prompt: &Bound<'_, PyAny>,
+        sampling: &Sampling,
+        grammar: Option<&Grammar>,
+        skip_ahead: bool,
+        waker: Option<&Waker>,
+    ) -> PyResult<Request> {
         let py = prompt.py();
         let engine = self.inner.get(py)?;
         let prompt = ids(prompt)?;
@@ -72,6 +81,8 @@ impl Engine {
             max_tokens: sampling.max_tokens,
             timeout: sampling.timeout,
             end_of_generation: Arc::clone(&self.end_of_generation),
+            constraint: grammar.map(|grammar| grammar.inner.constraint()),
+            skip_ahead,
             notify: waker.map(Waker::notify),
         };
         let handle = py.detach(|| engine.submit(request)).or_raise(py)?;

@@ -1,6 +1,7 @@
 //! The one place where errors become Python exceptions: classes of `fastllm.errors`, each also the built-in that fits.
 use fastllm_engine::{DecodeError, Failure, ParamError, StartError, SubmitError};
 use fastllm_gguf as gguf;
+use fastllm_grammar::GrammarError;
 use fastllm_kernels::buffer::OutOfMemory;
 use fastllm_model::ModelError;
 use fastllm_text::{chat, tokenizer};
@@ -146,6 +147,15 @@ impl IntoPyErr for chat::TemplateError {
     }
 }
 
+impl IntoPyErr for GrammarError {
+    fn into_py_err(self, py: Python<'_>) -> PyErr {
+        match self {
+            GrammarError::Thread(_) => raise(py, "OutOfMemoryError", self),
+            _ => raise(py, "GrammarError", self),
+        }
+    }
+}
+
 impl IntoPyErr for ParamError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
         raise(py, "ParameterError", self)
@@ -171,6 +181,7 @@ impl IntoPyErr for SubmitError {
             }
             SubmitError::EmptyPrompt | SubmitError::TokenOutOfRange { .. } => raise(py, "ParameterError", self),
             SubmitError::Busy { .. } => raise(py, "BusyError", self),
+            SubmitError::Thread(_) => raise(py, "OutOfMemoryError", self),
             SubmitError::ShutDown => closed(py),
         }
     }
@@ -194,6 +205,7 @@ impl IntoPyErr for Failure {
         match self {
             Failure::Decode(error) => error.into_py_err(py),
             Failure::Sample(error) => raise(py, "SamplingError", error),
+            Failure::Constraint(error) => raise(py, "GrammarError", error),
             Failure::Panicked { .. } => raise(py, "InternalError", self),
             Failure::ShutDown => closed(py),
         }
