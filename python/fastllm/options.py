@@ -14,6 +14,8 @@ from fastllm.structured import schema_text
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from fastllm._native import Grammar, Grammars
+
 __all__ = ["JsonSchema", "SamplingOptions", "SamplingParams"]
 
 # A schema as a mapping or a bool, its text, or a class with `model_json_schema`, such as a pydantic model.
@@ -179,7 +181,7 @@ class SamplingParams:
         names = (field.name for field in dataclasses.fields(self))
         return _native.Sampling(**{name: getattr(self, name) for name in names if name not in _CONSTRAINTS})
 
-    def _grammar(self, grammars: _native.Grammars) -> _native.Grammar | None:
+    def _grammar(self, grammars: Grammars) -> Grammar | None:
         """What the output must follow, compiled."""
         if self.choices is not None:
             return grammars.choices(self.choices)

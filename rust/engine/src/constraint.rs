@@ -180,4 +180,3 @@ fn compute(mut parts: Parts) -> Result<Parts, ConstraintError> {
     }
     Ok(parts)
 }
-

@@ -97,7 +97,7 @@ fn compile(factory: &ParserFactory, tokenizer: &Tokenizer, source: &Source) -> R
     let bytes = FIXED_BYTES + parser.parser.lexer_stats().num_bytes + 16 * source.len();
     let mut matcher = Matcher::new(Ok(parser));
     // Finds out whether there is a first token at all, and leaves what that needs in the state that requests start from.
-    matcher.compute_mask_or_eos().map_err(|error| GrammarError::Compile(format!("no output follows it: {}", plain(&error.to_string()))))?;
+    matcher.compute_mask_or_eos().map_err(|error| GrammarError::Compile(format!("it allows no output: {}", plain(&error.to_string()))))?;
     Ok(Grammar { matcher: Mutex::new(matcher), vocab_size: tokenizer.vocab_size(), bytes })
 }
 
@@ -127,10 +127,18 @@ fn lark_of_choices(choices: &[String]) -> Result<String, GrammarError> {
     Ok(format!("start: CHOICE\nCHOICE: {}\n", options.join(" | ")))
 }
 
-/// A message of llguidance without the marks that it puts around its state.
+/// A message of llguidance without the marks that it puts around its state, and in words of ours where it speaks of its interface.
 pub fn plain(message: &str) -> String {
     let end = ["<non-verbose/>", "<state>", "<backtrace>"].iter().filter_map(|mark| message.find(mark)).min();
-    message[..end.unwrap_or(message.len())].trim().to_owned()
+    let message = message[..end.unwrap_or(message.len())].trim();
+    if message == "NoExtensionBias" {
+        return "no token of the vocabulary can follow".to_owned();
+    }
+    if message.contains("coerce_one_of") {
+        return "oneOf: that its branches exclude each other cannot be seen; give them different types, or one property with different constants"
+            .to_owned();
+    }
+    message.to_owned()
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

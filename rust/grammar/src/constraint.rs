@@ -46,7 +46,7 @@ impl Constraint for Position {
             self.mask.resize(self.vocab_size.div_ceil(32), 0);
             allow(&mut self.mask, id);
         } else {
-            let allowed = self.matcher.compute_mask_or_eos().map_err(|error| self.dead_end(&error))?;
+            let allowed = self.matcher.compute_mask_or_eos().map_err(|error| failed(&error.to_string()))?;
             self.mask.extend_from_slice(allowed.as_slice());
             self.mask.truncate(self.vocab_size.div_ceil(32));
             // The set may have room for one id more than there are.
@@ -76,13 +76,6 @@ impl Constraint for Position {
     }
 }
 
-impl Position {
-    fn dead_end(&self, error: &impl ToString) -> ConstraintError {
-        let _ = self;
-        failed(&error.to_string())
-    }
-}
-
 fn allow(mask: &mut [u32], id: u32) {
     if let Some(word) = mask.get_mut(id as usize / 32) {
         *word |= 1 << (id % 32);
@@ -90,9 +83,5 @@ fn allow(mask: &mut [u32], id: u32) {
 }
 
 fn failed(error: &str) -> ConstraintError {
-    let error = plain(error);
-    if error == "NoExtensionBias" {
-        return ConstraintError("the output cannot go on: no token of the vocabulary follows by the grammar".to_owned());
-    }
-    ConstraintError(format!("the output cannot follow the grammar any further: {error}"))
+    ConstraintError(format!("the output cannot follow the grammar any further: {}", plain(error)))
 }

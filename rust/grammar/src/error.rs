@@ -8,8 +8,8 @@ pub enum GrammarError {
     /// The text of a JSON schema is not JSON.
     #[error("the JSON schema is not JSON: {0}")]
     Json(String),
-    /// A keyword of a JSON schema that is not honoured.
-    #[error("the keyword {keyword:?} at {place} of the JSON schema is not supported")]
+    /// A keyword of a JSON schema, or an option of a grammar, that is not honoured.
+    #[error("the keyword {keyword:?} at {place} is not supported")]
     Keyword {
         /// The keyword.
         keyword: String,
@@ -17,7 +17,7 @@ pub enum GrammarError {
         place: String,
     },
     /// Anything else about a JSON schema.
-    #[error("{place} of the JSON schema: {what}")]
+    #[error("the JSON schema at {place}: {what}")]
     Schema {
         /// JSON pointer of the schema.
         place: String,

@@ -1,5 +1,7 @@
 //! Lark grammars before llguidance reads them: limits, what would be ignored, and the schemas and special tokens within.
 
+use std::fmt::Write;
+
 use fastllm_text::tokenizer::{TokenKind, Tokenizer};
 use regex_syntax::Parser;
 use serde_json::{Deserializer, Value};
@@ -30,7 +32,7 @@ pub fn string(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\0'..='\x1f' | '\x7f' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            '\0'..='\x1f' | '\x7f' => drop(write!(out, "\\u{:04x}", c as u32)),
             c => out.push(c),
         }
     }
@@ -194,7 +196,7 @@ impl Scanner<'_> {
             let Some(id) = found.filter(literal) else {
                 return Err(self.error(format!("the vocabulary has no special token {name}")));
             };
-            self.out.push_str(&format!("<[{id}]>"));
+            drop(write!(self.out, "<[{id}]>"));
             self.at += name.len();
             return Ok(());
         }
@@ -206,9 +208,11 @@ impl Scanner<'_> {
         let len = self.rest()[1..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(self.rest().len(), |len| len + 1);
         match &self.rest()[..len] {
             "%json" => self.json(len, |value| schema::prepare_value(&value)),
-            "%llguidance" => self.json(len, |value| match value.as_object().and_then(|options| options.keys().find(|key| !OPTIONS.contains(&key.as_str()))) {
-                Some(key) => Err(GrammarError::Keyword { keyword: key.clone(), place: "%llguidance".to_owned() }),
-                None => Ok(value),
+            "%llguidance" => self.json(len, |value| {
+                match value.as_object().and_then(|options| options.keys().find(|key| !OPTIONS.contains(&key.as_str()))) {
+                    Some(key) => Err(GrammarError::Keyword { keyword: key.clone(), place: "%llguidance".to_owned() }),
+                    None => Ok(value),
+                }
             }),
             "%regex" => self.json(len, Ok),
             _ => {

@@ -70,7 +70,13 @@ mod tests {
         for text in gbnf {
             assert!(matches!(Source::grammar(text.to_owned()), Ok(Source::Gbnf(_))), "{text}");
         }
-        let lark = ["start: \"a::=b\"", "// root ::= x\nstart: /::=/", "%ignore / /\nstart: X\nX: \"::=\"", "start[max_tokens=3]: /a/", "?start: a\na: \"b\""];
+        let lark = [
+            "start: \"a::=b\"",
+            "// root ::= x\nstart: /::=/",
+            "%ignore / /\nstart: X\nX: \"::=\"",
+            "start[max_tokens=3]: /a/",
+            "?start: a\na: \"b\"",
+        ];
         for text in lark {
             assert!(matches!(Source::grammar(text.to_owned()), Ok(Source::Lark(_))), "{text}");
         }

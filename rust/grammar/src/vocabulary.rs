@@ -17,6 +17,9 @@ const LONGEST_TOKEN: usize = 1023;
 const MOST_TOKENS: usize = 2_000_000;
 const MOST_BYTES: usize = 4_000_000;
 
+/// Some tokenizers begin a text with a space: this character, which merges with nothing, then stands before the text.
+const SENTINEL: &str = "\u{2}";
+
 /// Makes parsers for the vocabulary of `tokenizer`.
 pub fn factory(tokenizer: &Arc<Tokenizer>) -> Result<ParserFactory, GrammarError> {
     limit("a vocabulary with tokens", tokenizer.vocab_size(), MOST_TOKENS)?;
@@ -49,7 +52,9 @@ fn word(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
     }
     match tokenizer.kind(id) {
         Some(TokenKind::Control) => [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat(),
-        Some(TokenKind::Normal | TokenKind::UserDefined | TokenKind::Byte) if bytes[0] != TokTrie::SPECIAL_TOKEN_MARKER || bytes.len() == 1 => {
+        Some(TokenKind::Normal | TokenKind::UserDefined | TokenKind::Byte)
+            if bytes[0] != TokTrie::SPECIAL_TOKEN_MARKER || bytes.len() == 1 =>
+        {
             bytes.to_vec()
         }
         _ => Vec::new(),
@@ -83,8 +88,6 @@ impl Tokens {
         if text.is_empty() {
             return Vec::new();
         }
-        // Some tokenizers begin a text with a space: a character that merges with nothing takes its place.
-        const SENTINEL: &str = "\u{2}";
         let options = EncodeOptions { add_special: false, parse_special: false };
         let encode = |text: &str| self.tokenizer.encode(text, options).unwrap_or_default();
         let plain = encode(text);

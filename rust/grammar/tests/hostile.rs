@@ -57,18 +57,24 @@ fn regexes() {
 
 #[test]
 fn lark_grammars() {
-    let chain = |n: usize| (0..n).fold("start: a0\n".to_owned(), |mut text, i| {
-        let _ = writeln!(text, "a{i}: a{}", i + 1);
-        text
-    }) + &format!("a{n}: \"x\"\n");
-    let terminal_chain = |n: usize| (0..n).fold("start: A0\n".to_owned(), |mut text, i| {
-        let _ = writeln!(text, "A{i}: \"a\" A{}", i + 1);
-        text
-    }) + &format!("A{n}: \"x\"\n");
-    let doubling = |n: usize| (0..n).fold("start: a0\n".to_owned(), |mut text, i| {
-        let _ = writeln!(text, "a{i}: a{0} a{0}", i + 1);
-        text
-    }) + &format!("a{n}: \"x\"\n");
+    let chain = |n: usize| {
+        (0..n).fold("start: a0\n".to_owned(), |mut text, i| {
+            let _ = writeln!(text, "a{i}: a{}", i + 1);
+            text
+        }) + &format!("a{n}: \"x\"\n")
+    };
+    let terminal_chain = |n: usize| {
+        (0..n).fold("start: A0\n".to_owned(), |mut text, i| {
+            let _ = writeln!(text, "A{i}: \"a\" A{}", i + 1);
+            text
+        }) + &format!("A{n}: \"x\"\n")
+    };
+    let doubling = |n: usize| {
+        (0..n).fold("start: a0\n".to_owned(), |mut text, i| {
+            let _ = writeln!(text, "a{i}: a{0} a{0}", i + 1);
+            text
+        }) + &format!("a{n}: \"x\"\n")
+    };
     for (name, text) in [
         ("left recursion", "start: start \"a\" | \"b\"".to_owned()),
         ("nothing but itself", "start: start".to_owned()),
@@ -103,7 +109,12 @@ fn lark_grammars() {
         ("option", "%llguidance {\"nothing\": 1}\nstart: /a/".to_owned()),
         ("import", "%import nowhere.THING\nstart: THING".to_owned()),
         ("many alternatives", format!("start: {}", (0..40_000).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(" | "))),
-        ("many rules at once", (0..9_000).fold(format!("start: {}\n", (0..9_000).map(|n| format!("r{n}")).collect::<Vec<_>>().join(" | ")), |text, n| text + &format!("r{n}: /[a-z]+{n}/ start?\n"))),
+        (
+            "many rules at once",
+            (0..9_000).fold(format!("start: {}\n", (0..9_000).map(|n| format!("r{n}")).collect::<Vec<_>>().join(" | ")), |text, n| {
+                text + &format!("r{n}: /[a-z]+{n}/ start?\n")
+            }),
+        ),
     ] {
         try_out(name, &lark(&text));
     }
@@ -118,7 +129,10 @@ fn gbnf_grammars() {
         ("repetition of repetition", "root ::= ((([a-z]{1000}){1000}){1000})*".to_owned()),
         ("stars", format!("root ::= \"a\"{}", "*".repeat(60_000))),
         ("chain", (0..5000).fold("root ::= a0\n".to_owned(), |text, n| text + &format!("a{n} ::= \"x\" a{}\n", n + 1)) + "a5000 ::= \"y\""),
-        ("chain back", (0..5000).fold("root ::= a0\n".to_owned(), |text, n| text + &format!("a{n} ::= \"x\" a{}\n", n + 1)) + "a5000 ::= \"y\" root?"),
+        (
+            "chain back",
+            (0..5000).fold("root ::= a0\n".to_owned(), |text, n| text + &format!("a{n} ::= \"x\" a{}\n", n + 1)) + "a5000 ::= \"y\" root?",
+        ),
     ] {
         try_out(name, &gbnf(&text));
     }
@@ -128,15 +142,33 @@ fn gbnf_grammars() {
 fn schemas() {
     let nested = |n: usize| format!("{}{{}}{}", "{\"items\":".repeat(n), "}".repeat(n));
     let definitions = |n: usize| {
-        let list: Vec<String> = (0..n).map(|i| format!(r##""d{i}":{{"type":"object","properties":{{"next":{{"$ref":"#/$defs/d{}"}}}},"required":["next"]}}"##, (i + 1).min(n - 1))).collect();
+        let list: Vec<String> = (0..n)
+            .map(|i| {
+                format!(
+                    r##""d{i}":{{"type":"object","properties":{{"next":{{"$ref":"#/$defs/d{}"}}}},"required":["next"]}}"##,
+                    (i + 1).min(n - 1)
+                )
+            })
+            .collect();
         format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{}}}}}"##, list.join(","))
     };
     let references = |n: usize| {
         let list: Vec<String> = (0..n).map(|i| format!(r##""d{i}":{{"$ref":"#/$defs/d{}"}}"##, i + 1)).collect();
         format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{},"d{n}":{{"type":"null"}}}}}}"##, list.join(","))
     };
-    let all_of = |n: usize| format!("{{\"allOf\":[{}]}}", (0..n).map(|n| format!("{{\"type\":\"object\",\"properties\":{{\"p{n}\":{{\"type\":\"string\"}}}}}}")).collect::<Vec<_>>().join(","));
-    let doubling = (0..60).map(|i| format!(r##""d{i}":{{"allOf":[{{"$ref":"#/$defs/d{0}"}},{{"$ref":"#/$defs/d{0}"}}]}}"##, i + 1)).collect::<Vec<_>>().join(",");
+    let all_of = |n: usize| {
+        format!(
+            "{{\"allOf\":[{}]}}",
+            (0..n)
+                .map(|n| format!("{{\"type\":\"object\",\"properties\":{{\"p{n}\":{{\"type\":\"string\"}}}}}}"))
+                .collect::<Vec<_>>()
+                .join(",")
+        )
+    };
+    let doubling = (0..60)
+        .map(|i| format!(r##""d{i}":{{"allOf":[{{"$ref":"#/$defs/d{0}"}},{{"$ref":"#/$defs/d{0}"}}]}}"##, i + 1))
+        .collect::<Vec<_>>()
+        .join(",");
     for (name, text) in [
         ("not JSON", "{".to_owned()),
         ("a number", "1".to_owned()),
@@ -150,7 +182,10 @@ fn schemas() {
         ("itself in allOf", r##"{"allOf":[{"$ref":"#"}]}"##.to_owned()),
         ("itself in anyOf", r##"{"anyOf":[{"$ref":"#"},{"type":"null"}]}"##.to_owned()),
         ("itself in oneOf", r##"{"oneOf":[{"$ref":"#"},{"type":"null"}]}"##.to_owned()),
-        ("itself required", r##"{"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"],"additionalProperties":false}"##.to_owned()),
+        (
+            "itself required",
+            r##"{"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"],"additionalProperties":false}"##.to_owned(),
+        ),
         ("doubling allOf", format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{doubling},"d60":{{"type":"string"}}}}}}"##)),
         ("http", r#"{"$ref":"http://example.com/schema.json"}"#.to_owned()),
         ("file", r#"{"$ref":"file:///etc/passwd"}"#.to_owned()),
@@ -160,8 +195,17 @@ fn schemas() {
         ("allOf 500", all_of(500)),
         ("enum", format!("{{\"enum\":[{}]}}", (0..1_000_000).map(|n| n.to_string()).collect::<Vec<_>>().join(","))),
         ("enum 50000", format!("{{\"enum\":[{}]}}", (0..50_000).map(|n| format!("\"value {n}\"")).collect::<Vec<_>>().join(","))),
-        ("properties", format!("{{\"type\":\"object\",\"properties\":{{{}}},\"additionalProperties\":false}}", (0..5_000).map(|n| format!("\"p{n}\":{{\"type\":\"integer\"}}")).collect::<Vec<_>>().join(","))),
-        ("required properties", format!("{{\"type\":\"object\",\"required\":[{}]}}", (0..5_000).map(|n| format!("\"p{n}\"")).collect::<Vec<_>>().join(","))),
+        (
+            "properties",
+            format!(
+                "{{\"type\":\"object\",\"properties\":{{{}}},\"additionalProperties\":false}}",
+                (0..5_000).map(|n| format!("\"p{n}\":{{\"type\":\"integer\"}}")).collect::<Vec<_>>().join(",")
+            ),
+        ),
+        (
+            "required properties",
+            format!("{{\"type\":\"object\",\"required\":[{}]}}", (0..5_000).map(|n| format!("\"p{n}\"")).collect::<Vec<_>>().join(",")),
+        ),
         ("items", r#"{"type":"array","minItems":4294967295,"items":{"type":"null"}}"#.to_owned()),
         ("most items", r#"{"type":"array","maxItems":4294967295,"items":{"type":"integer"}}"#.to_owned()),
         ("length", r#"{"type":"string","minLength":4294967295}"#.to_owned()),

@@ -72,7 +72,9 @@ fn refuse_left_recursion(grammar: &Grammar, empty: &[bool]) -> Result<(), Gramma
         edges
     };
     match find_cycle(grammar.rules.len(), edges) {
-        Some((rule, at)) => Err(error(grammar.text, at, format!("left recursion: the rule {:?} begins with itself", grammar.rules[rule].name))),
+        Some((rule, at)) => {
+            Err(error(grammar.text, at, format!("left recursion: the rule {:?} begins with itself", grammar.rules[rule].name)))
+        }
         None => Ok(()),
     }
 }

@@ -56,13 +56,17 @@ impl Emitter<'_> {
             let named = !terminal && is_regular(&run[0], regular) && !matches!(run, [Node::Rule { .. } | Node::Literal(_)]);
             if named {
                 let outer = std::mem::take(&mut self.out);
-                run.iter().for_each(|node| self.node(node, true));
+                for node in run {
+                    self.node(node, true);
+                }
                 let body = std::mem::replace(&mut self.out, outer);
                 let _ = writeln!(self.extra, "T{}: {body}", self.terminals);
                 let _ = write!(self.out, "T{} ", self.terminals);
                 self.terminals += 1;
             } else {
-                run.iter().for_each(|node| self.node(node, terminal));
+                for node in run {
+                    self.node(node, terminal);
+                }
             }
         }
     }

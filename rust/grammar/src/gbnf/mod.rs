@@ -43,14 +43,24 @@ type Sequence = Vec<Node>;
 enum Node {
     Literal(String),
     /// One character of these ranges, or not of these.
-    Class { negated: bool, ranges: Vec<(char, char)> },
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
     /// Any character.
     Any,
-    Rule { index: usize, at: usize },
+    Rule {
+        index: usize,
+        at: usize,
+    },
     /// A special token, as Lark writes it.
     Token(String),
     Group(Vec<Sequence>),
-    Repeat { node: Box<Node>, least: u32, most: Option<u32> },
+    Repeat {
+        node: Box<Node>,
+        least: u32,
+        most: Option<u32>,
+    },
 }
 
 impl Node {

@@ -38,8 +38,8 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// The keyword `name`; `None` if it is not supported.
 pub fn of(name: &str) -> Option<Keyword> {
     Some(match name {
-        "$schema" | "$comment" | "$defs" | "definitions" | "title" | "description" | "default" | "examples" | "example" | "deprecated" | "readOnly"
-        | "writeOnly" | "contentMediaType" | "contentEncoding" | "discriminator" => Keyword::Annotation,
+        "$schema" | "$comment" | "$defs" | "definitions" | "title" | "description" | "default" | "examples" | "example" | "deprecated"
+        | "readOnly" | "writeOnly" | "contentMediaType" | "contentEncoding" | "discriminator" => Keyword::Annotation,
         "$id" | "id" | "$anchor" => Keyword::Identifier,
         "uniqueItems" => Keyword::False,
         "type" => Keyword::Checked(types),

@@ -84,17 +84,16 @@ impl Preparer<'_> {
                     check(value).map_err(|what| error(place, format!("{keyword}: {what}")))?;
                     value.clone()
                 }
-                Some(Keyword::Schema) => self.schema(value, &here())?,
                 Some(Keyword::Schemas) => self.schemas(value, &here())?,
                 Some(Keyword::Branches) => self.branches(value, &here())?,
                 Some(Keyword::Patterns) => {
-                    let patterns = value.as_object().into_iter().flat_map(Map::keys);
-                    patterns.map(|regex| keywords::pattern(regex)).collect::<Result<(), _>>().map_err(|what| error(&here(), what))?;
+                    let mut patterns = value.as_object().into_iter().flat_map(Map::keys);
+                    patterns.try_for_each(|regex| keywords::pattern(regex)).map_err(|what| error(&here(), what))?;
                     self.properties(value, &here())?
                 }
                 Some(Keyword::Properties) => self.properties(value, &here())?,
                 Some(Keyword::Items) if value.is_array() => self.schemas(value, &here())?,
-                Some(Keyword::Items) => self.schema(value, &here())?,
+                Some(Keyword::Schema | Keyword::Items) => self.schema(value, &here())?,
                 Some(Keyword::Reference) => self.reference(value, place)?,
             };
             out.insert(keyword.clone(), prepared);
@@ -115,7 +114,9 @@ impl Preparer<'_> {
         for (index, branch) in value.as_array().into_iter().flatten().enumerate() {
             if let Some(pointer) = reference::alone(branch).and_then(|target| reference::pointer(target).ok()) {
                 let pointer = reference::follow(self.root, &pointer).map_err(|what| error(place, what))?;
-                if let Some(shown) = reference::resolve(self.root, &pointer).map(|target| self.shallow(target, &pointer)).transpose()?.flatten() {
+                if let Some(shown) =
+                    reference::resolve(self.root, &pointer).map(|target| self.shallow(target, &pointer)).transpose()?.flatten()
+                {
                     branches[index] = shown;
                 }
             }
@@ -141,7 +142,8 @@ impl Preparer<'_> {
 
     fn properties(&mut self, value: &Value, place: &str) -> Result<Value, GrammarError> {
         let properties = value.as_object().ok_or_else(|| error(place, "not an object of schemas"))?;
-        let prepare = |(name, schema): (&String, &Value)| Ok((name.clone(), self.schema(schema, &format!("{place}/{}", reference::escape(name)))?));
+        let prepare =
+            |(name, schema): (&String, &Value)| Ok((name.clone(), self.schema(schema, &format!("{place}/{}", reference::escape(name)))?));
         Ok(Value::Object(properties.iter().map(prepare).collect::<Result<_, _>>()?))
     }
 

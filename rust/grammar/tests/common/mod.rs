@@ -71,7 +71,8 @@ pub fn accepts(source: &Source, text: &str) -> bool {
         let mask = constraint.mask().unwrap();
         // The longest token that the grammar allows and the text goes on with.
         let tokenizer = tokenizer();
-        let fits = |id: &u32| allows(mask, *id) && tokenizer.token_bytes(*id).is_some_and(|bytes| !bytes.is_empty() && rest.starts_with(bytes));
+        let fits =
+            |id: &u32| allows(mask, *id) && tokenizer.token_bytes(*id).is_some_and(|bytes| !bytes.is_empty() && rest.starts_with(bytes));
         let Some(id) = (0..tokenizer.vocab_size() as u32).filter(fits).max_by_key(|id| tokenizer.token_bytes(*id).map(<[u8]>::len)) else {
             return false;
         };
