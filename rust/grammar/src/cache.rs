@@ -43,9 +43,4 @@ impl Cache {
         self.bytes += bytes;
         self.entries.insert(source, Entry { grammar: Arc::clone(grammar), bytes, used: self.clock });
     }
-
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
 }

@@ -32,7 +32,9 @@ pub fn string(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\0'..='\x1f' | '\x7f' => drop(write!(out, "\\u{:04x}", c as u32)),
+            '\0'..='\x1f' | '\x7f' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
             c => out.push(c),
         }
     }
@@ -196,7 +198,7 @@ impl Scanner<'_> {
             let Some(id) = found.filter(literal) else {
                 return Err(self.error(format!("the vocabulary has no special token {name}")));
             };
-            drop(write!(self.out, "<[{id}]>"));
+            let _ = write!(self.out, "<[{id}]>");
             self.at += name.len();
             return Ok(());
         }
