@@ -1,16 +1,22 @@
 //! `Engine`: accepts requests.
 use crate::cache;
 use crate::errors::{self, OrRaise};
+use crate::file::File;
+use crate::grammar::Grammar;
 use crate::model::Model;
 use crate::process::Owned;
 use crate::request::{Request, TokenPieces};
 use crate::sampling::Sampling;
 use crate::tokenizer::{Tokenizer, ids};
 use crate::waker::Waker;
-use fastllm_engine::{self as engine, EngineOptions, ModelDecoder};
+use fastllm_engine::{self as engine, EngineOptions, ModelDecoder, StateReader, StateWriter};
+use fastllm_gguf::open_regular;
+use fastllm_model::identity;
 use fastllm_text::tokenizer;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
+use std::io::{BufReader, BufWriter};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The engines that were started, and the process in which.
@@ -41,6 +47,7 @@ pub struct Engine {
     tokenizer: Arc<tokenizer::Tokenizer>,
     end_of_generation: Arc<[u32]>,
     vocab_size: usize,
+    model: Arc<fastllm_model::Model>,
 }
 
 #[pymethods]
@@ -58,11 +65,20 @@ impl Engine {
             end_of_generation: tokenizer.end_of_generation().into(),
             vocab_size: model.inner.config().vocab_size,
             tokenizer,
+            model: Arc::clone(&model.inner),
         })
     }
 
-    /// Queues a request; `waker` hears of its events.
-    fn submit(&self, prompt: &Bound<'_, PyAny>, sampling: &Sampling, waker: Option<&Waker>) -> PyResult<Request> {
+    /// Queues a request whose output follows `grammar`; `waker` hears of its events. Without `skip_ahead`, each token that the grammar
+    /// forces is sampled.
+    fn submit(
+        &self,
+        prompt: &Bound<'_, PyAny>,
+        sampling: &Sampling,
+        grammar: Option<&Grammar>,
+        skip_ahead: bool,
+        waker: Option<&Waker>,
+    ) -> PyResult<Request> {
         let py = prompt.py();
         let engine = self.inner.get(py)?;
         let prompt = ids(prompt)?;
@@ -75,10 +91,38 @@ impl Engine {
             timeout: sampling.timeout,
             priority: sampling.priority,
             end_of_generation: Arc::clone(&self.end_of_generation),
+            constraint: grammar.map(|grammar| grammar.inner.constraint()),
+            skip_ahead,
             notify: waker.map(Waker::notify),
         };
         let handle = py.detach(|| engine.submit(request)).or_raise(py)?;
         Ok(Request::new(handle, Arc::clone(engine)))
+    }
+
+    /// Computes the state after `ids`, keeps it, and writes it to `path` if there is one; `file` is that of the model.
+    fn save_state(&self, ids: &Bound<'_, PyAny>, path: Option<PathBuf>, file: &File) -> PyResult<()> {
+        let py = ids.py();
+        let (engine, ids) = (self.inner.get(py)?, self::ids(ids)?);
+        let writer = path.map(|path| {
+            let identity = py.detach(|| identity(&file.file, self.model.config())).or_raise(py)?;
+            let created = std::fs::File::create_new(&path).map_err(|error| errors::os_error(py, &path, &error, &error.to_string()))?;
+            StateWriter::new(BufWriter::new(created), &identity, &ids).or_raise(py)
+        });
+        let writer = writer.transpose()?;
+        let handle = engine.submit_state(ids, writer, None).or_raise(py)?;
+        Request::new(handle, Arc::clone(engine)).finish(py)
+    }
+
+    /// Reads the state in `path` and keeps it; its tokens.
+    fn restore_state(&self, py: Python<'_>, path: PathBuf, file: &File) -> PyResult<Vec<u32>> {
+        let engine = self.inner.get(py)?;
+        let identity = py.detach(|| identity(&file.file, self.model.config())).or_raise(py)?;
+        let (opened, len) = open_regular(path).or_raise(py)?;
+        let reader = StateReader::new(BufReader::new(opened), len, &identity).or_raise(py)?;
+        let tokens = reader.tokens().to_vec();
+        let handle = engine.submit_saved(reader, None).or_raise(py)?;
+        Request::new(handle, Arc::clone(engine)).finish(py)?;
+        Ok(tokens)
     }
 
     /// The logits after every id, as the bytes of float32 `[len, vocab]`.

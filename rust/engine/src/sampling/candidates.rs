@@ -49,12 +49,9 @@ impl Candidates {
         debug_assert!(self.ids.is_none(), "candidates are masked before any are removed");
         let mut words = mask.iter().copied();
         for chunk in self.logits.chunks_mut(32) {
-            match words.next().unwrap_or(0) {
-                u32::MAX => {}
-                0 => chunk.fill(f32::NEG_INFINITY),
-                word => {
-                    chunk.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0).for_each(|(_, logit)| *logit = f32::NEG_INFINITY)
-                }
+            let word = words.next().unwrap_or(0);
+            for (bit, logit) in chunk.iter_mut().enumerate() {
+                *logit = if word >> bit & 1 == 1 { *logit } else { f32::NEG_INFINITY };
             }
         }
     }
