@@ -1,0 +1,624 @@
+"""The chat page in a real browser: headless Chromium, over a server that answers what a test asks for."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from .fake_openai import PAGE, FakeServer, answer, end
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip  # noqa: E501
+DRIVER = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="chromium and chromedriver are not installed (CHROMIUM and CHROMEDRIVER name them)",
+)
+# Where to leave pictures of the page, for people to look at.
+PICTURES = os.environ.get("FASTLLM_PAGE_PICTURES")
+
+
+class Page:
+    """The page, as its user sees it."""
+
+    def __init__(self, driver, server):
+        self.driver = driver
+        self.server = server
+
+    def open(self):
+        self.driver.get(self.server.url)
+        self.until(lambda: self.script("return !document.querySelector('#model').disabled"))
+
+    def all(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector):
+        found = self.all(selector)
+        assert len(found) == 1, f"{len(found)} of {selector}"
+        return found[0]
+
+    def script(self, code, *arguments):
+        return self.driver.execute_script(code, *arguments)
+
+    def until(self, condition, seconds=10):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(StaleElementReferenceException):
+                if found := condition():
+                    return found
+            time.sleep(0.02)
+        raise AssertionError(f"it did not happen within {seconds} s; the page shows:\n{self.one('body').text}")
+
+    def send(self, text):
+        self.script("document.getElementById('input').focus()")
+        self.driver.execute_cdp_cmd("Input.insertText", {"text": text})  # the driver's own typing knows no emoji
+        self.one("#input").send_keys(Keys.ENTER)
+
+    def ask(self, text, script):
+        """Sends a message, and waits for the whole answer."""
+        self.server.script = script
+        self.send(text)
+        self.until(lambda: self.all(".message[data-role=assistant][aria-busy=false]"))
+        self.until(lambda: not self.all("[aria-busy=true]"))
+        return self.all(".message[data-role=assistant] .parts")[-1]
+
+    def settings(self, **values):
+        self.one("#open-settings").click()
+        for name, value in values.items():
+            self.script(
+                "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+                "e.dispatchEvent(new Event('input')); e.dispatchEvent(new Event('change'))",
+                name,
+                value,
+            )
+        self.one("#settings .title button").click()
+
+    def picture(self, name):
+        if PICTURES:
+            Path(PICTURES).mkdir(parents=True, exist_ok=True)
+            self.driver.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def driver():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1100,800"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def server():
+    with FakeServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def page(driver, server):
+    """A fresh page. At the end: nothing came from elsewhere, and the console is empty but for what the test expects."""
+    page = Page(driver, server)
+    page.expected = ()
+    driver.get_log("browser")
+    page.open()
+    yield page
+    resources = page.script("return performance.getEntriesByType('resource').map((r) => r.name)")
+    assert all(name.startswith(server.url) for name in resources), resources
+    page.script("localStorage.clear(); sessionStorage.clear()")
+    driver.get("about:blank")
+    log = [entry["message"] for entry in driver.get_log("browser")]
+    assert [line for line in log if not any(part in line for part in page.expected)] == []
+
+
+def test_it_asks_and_streams(page, server):
+    assert page.one("#welcome").is_displayed()
+    assert not page.one("#send").is_enabled()
+    server.script = [
+        {"role": "assistant", "content": ""},
+        {"content": "Paris is "},
+        0.6,
+        {"content": "the capital. 🙂"},
+    ]
+    server.script += end(9)
+    page.send("What is the capital of France?")
+    page.until(lambda: page.one("[data-role=assistant] .parts").text == "Paris is")
+    assert page.one("[data-role=assistant]").get_attribute("aria-busy") == "true"
+    assert page.one("#stop").is_displayed()
+    assert not page.one("#welcome").is_displayed()
+    page.until(lambda: "the capital. 🙂" in page.one("[data-role=assistant] .parts").text)
+    page.until(lambda: page.one("#send").is_displayed())
+    assert page.one("[data-role=user] .content").text == "What is the capital of France?"
+    stats = page.one("[data-role=assistant] .stats").text
+    assert re.fullmatch(r"9 tokens · [0-9.]+ tokens/s · first after [0-9.]+ s", stats), stats
+    assert 10 < float(stats.split()[3]) < 15, "eight tokens after the first, in 0.6 s"
+    assert "Paris is the capital" in page.one("#status").get_attribute("textContent")
+    request = server.requests[0]
+    assert request == {
+        "model": "small-model",
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "temperature": 0.7,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_settings_and_the_conversation_are_sent(page, server):
+    page.settings(system="Be brief. संक्षेप में।", temperature="0.3", **{"max-tokens": "50"})
+    page.script("const m = document.getElementById('model'); m.selectedIndex = 1; m.dispatchEvent(new Event('change'))")
+    page.ask("One", answer("First."))
+    page.ask("Two", answer("Second.", size=1))
+    request = server.requests[1]
+    assert (request["model"], request["temperature"], request["max_tokens"]) == ("large-model-instruct-q4_k_m", 0.3, 50)
+    assert [(m["role"], m["content"]) for m in request["messages"]] == [
+        ("system", "Be brief. संक्षेप में।"),
+        ("user", "One"),
+        ("assistant", "First."),
+        ("user", "Two"),
+    ]
+    page.open()
+    assert [m.text for m in page.all(".message .content")] == ["One", "First.", "Two", "Second."], "kept"
+    assert page.script("return document.getElementById('model').value") == "large-model-instruct-q4_k_m"
+    assert page.script("return document.getElementById('temperature').value") == "0.3"
+
+
+MARKDOWN = """# Title
+Some **bold**, *italic*, ***both***, `code <b>`, ~~gone~~ and snake_case_name.
+A [link](https://example.org/a_(b)?x=1&y=2) and https://example.org/plain.
+
+- one
+- two
+  1. inner **bold**
+  2. inner
+     ```python
+     if x < 1 and "**no bold**":
+         print("नमस्ते")
+     ```
+- three
+
+3. third
+4. fourth
+
+| name | number |
+|:-----|-------:|
+| a \\| b | **1** |
+| नमस्ते 🙂 | 2 |
+
+> quoted
+> *text*
+
+---
+
+```
+unfinished
+"""
+
+
+def test_markdown(page):
+    message = page.ask("x", answer(MARKDOWN))
+    html = page.script("return arguments[0].querySelector('.content').innerHTML", message)
+    link = 'target="_blank" rel="noopener noreferrer nofollow" title='
+    for part in (
+        "<h3>Title</h3>",
+        "<strong>bold</strong>, <em>italic</em>, <strong><em>both</em></strong>",
+        "<code>code &lt;b&gt;</code>",
+        "<s>gone</s> and snake_case_name.<br>",
+        f'<a href="https://example.org/a_(b)?x=1&amp;y=2" {link}',
+        ">https://example.org/plain</a>.",
+        "<li>two<ol><li>inner <strong>bold</strong></li><li>inner<figure",
+        "<span>python</span>",
+        'if x &lt; 1 and "**no bold**":\n    print("नमस्ते")</code>',
+        "<li>three</li>",
+        '<ol start="3"><li>third</li><li>fourth</li></ol>',
+        '<th class="left">name</th><th class="right">number</th>',
+        '<td class="left">a | b</td><td class="right"><strong>1</strong></td>',
+        '<td class="left">नमस्ते 🙂</td>',
+        "<blockquote><p>quoted<br><em>text</em></p></blockquote>",
+        "<hr>",
+        "unfinished",
+    ):
+        assert part in html, f"{part}\nis not in\n{html}"
+    page.picture("markdown")
+
+
+HOSTILE = """<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2"> <b onclick=x>bold</b>
+[a](javascript:window.hacked=3) [b](JaVaScRiPt:alert(1)) [c](data:text/html,<script>window.hacked=4</script>)
+[d](https://example.org/" onmouseover="window.hacked=5) ![picture](https://example.org/track.png) <https://example.org/e>
+[f](//example.org) [g](https://example.org "title\\" onclick=\\"x")
+
+| <script>window.hacked=6</script> | b |
+|---|---|
+| <iframe src="https://example.org"></iframe> | <svg/onload=window.hacked=7> |
+
+```html"><script>window.hacked=8</script>
+</code></pre><script>window.hacked=9</script>
+```
+# <style>*{display:none}</style>
+- <form action="https://example.org"><input name=a></form>
+"""
+
+
+def test_hostile_text_is_text(page):
+    calls = [{"index": 0, "id": "1", "function": {"name": "<img src=x onerror=window.hacked=10>", "arguments": "<b>"}}]
+    script = [{"reasoning_content": HOSTILE}, *answer(HOSTILE)[:-3], {"tool_calls": calls}, *end(99)]
+    message = page.ask(HOSTILE.replace("\n", " "), script)
+    time.sleep(0.2)
+    assert page.script("return window.hacked") is None
+    allowed = "a,article,blockquote,br,button,code,details,div,em,figure,figcaption,h3,h4,h5,h6,hr,li,ol,p,pre,s,span,strong,summary,table,td,th,tr,ul"  # noqa: E501
+    tags = page.script("return [...document.querySelectorAll('#log *')].map((e) => e.localName)")
+    assert set(tags) <= set(allowed.split(","))
+    attributes = page.script(
+        "return [...document.querySelectorAll('#log .content *')].flatMap((e) => [...e.attributes]).map((a) => a.name)"
+    )
+    assert set(attributes) <= {"class", "dir", "href", "rel", "start", "tabindex", "target", "title", "type"}
+    links = page.script("return [...document.querySelectorAll('#log a')].map((a) => a.href)")
+    assert links
+    assert all(link.startswith("https://example.org") for link in links), links
+    assert '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">' in message.text
+    page.open()
+    assert page.script("return window.hacked") is None, "also when it comes from the storage"
+
+
+def test_no_html_is_ever_parsed(page):
+    """The page's own policy forbids it."""
+    page.expected = ("TrustedHTML", "Content Security Policy")
+    for code in (
+        "document.body.innerHTML = '<b>x</b>'",
+        "document.write('x')",
+        "document.createElement('script').text = '1'",
+        "document.body.setAttribute('onclick', 'x')",
+    ):
+        error = page.script(f"try {{ {code}; return null }} catch (e) {{ return e.name }}")
+        assert error is not None, code
+    source = "".join(file.read_text() for file in PAGE.glob("*.js"))
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|DOMParser", source)
+    html = (PAGE / "index.html").read_text()
+    assert not re.search(r"\son\w+=|<style|\sstyle=|<script(?![^>]*src=)", html)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*" * 100_000, "**a " * 30_000, "[a](http://" * 10_000, "`" * 50_000 + "a", "> " * 30_000, "- " * 30_000 + "x",
+     "_a*b~~c`d" * 10_000, "|" * 100_000 + "\n" + "|-" * 50_000,
+     "x|\n" + " " * 100_000 + "y", "```" + " " * 100_000 + "`",
+     "* x\n" * 20_000, "\n".join("  " * i + "- x" for i in range(300)), "#" * 100_000, "h" * 100_000,
+     "http://a" * 20_000, "a\n|\n" * 20_000, "- - " * 30_000 + "x", "1. \n\n" * 10_000],
+)  # fmt: skip
+def test_no_text_is_slow(page, text):
+    seconds = page.script(
+        "const [text] = arguments; return import('/page/markdown.js').then(({Markdown}) => {"
+        "const start = performance.now();"
+        "new Markdown(document.createElement('div'), () => document.createElement('button')).update(text);"
+        "return (performance.now() - start) / 1000})",
+        text,
+    )
+    assert seconds < 2
+
+
+def test_a_growing_text_ends_as_the_whole_one(page):
+    """Whatever the pieces: blocks that are kept while the text grows are those of the whole text."""
+    differences = page.script(
+        "const [text] = arguments; return import('/page/markdown.js').then(({Markdown}) => {"
+        "const fresh = () => new Markdown(document.createElement('div'), () => document.createElement('button'));"
+        "const growing = fresh(); const wrong = [];"
+        "for (let i = 1; i <= text.length; i++) { growing.update(text.slice(0, i)); const whole = fresh();"
+        "whole.update(text.slice(0, i)); if (whole.element.innerHTML !== growing.element.innerHTML) wrong.push(i) }"
+        "return wrong})",
+        MARKDOWN,
+    )
+    assert differences == []
+
+
+def test_reasoning_and_tool_calls_are_folded(page):
+    script = [
+        {"role": "assistant"},
+        {"reasoning_content": "The user asks about "},
+        0.3,
+        {"reasoning_content": "the **weather**."},
+        {
+            "tool_calls": [
+                {"index": 0, "id": "a", "type": "function", "function": {"name": "get_weather", "arguments": ""}}
+            ]
+        },
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"city": '}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '"Paris"}'}}]},
+        {"tool_calls": [{"index": 1, "id": "b", "function": {"name": "add", "arguments": '{"a": 1'}}]},
+        *end(20, "tool_calls"),
+    ]
+    message = page.ask("What is the weather in Paris?", script)
+    reasoning, first, second = message.find_elements("css selector", "details")
+    assert [d.get_attribute("open") for d in (reasoning, first, second)] == [None] * 3
+    assert reasoning.text == "Thought for 0.3 s"
+    assert (first.text, second.text) == ("Calls get_weather", "Calls add")
+    for details in (reasoning, first, second):
+        details.find_element("css selector", "summary").click()
+    assert reasoning.find_element("css selector", "strong").text == "weather"
+    assert first.find_element("css selector", "pre").text == '{\n  "city": "Paris"\n}'
+    assert second.find_element("css selector", "pre").text == '{"a": 1', "as it came, where it is no JSON"
+    page.picture("tools")
+
+
+@pytest.mark.parametrize("how", ["button", "escape"])
+def test_stop(page, server, how):
+    server.script = [{"content": "word "}, *[0.05, {"content": "word "}] * 200, *end(200)]
+    page.send("Go on")
+    page.until(lambda: "word word" in page.one("[data-role=assistant] .parts").text)
+    if how == "button":
+        page.one("#stop").click()
+    else:
+        page.one("#input").send_keys(Keys.ESCAPE)
+    page.until(lambda: page.one("#send").is_displayed())
+    assert server.left.wait(5), "the connection was closed, so that the server stops too"
+    assert re.match(r"about \d+ tokens · .* · stopped", page.one("[data-role=assistant] .stats").text)
+    assert page.ask("And now?", answer("Fine.")).text.startswith("Fine.")
+    assert server.requests[1]["messages"][1]["content"].startswith("word word"), "what was there stays"
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        ((429, {"error": {"message": "queue"}}, [("Retry-After", "7")]), "The server is busy. Try again in 7 s."),
+        ((503, {}, []), "The server is busy. Try again in a moment."),
+        ((400, {"error": {"message": "the prompt has 900 tokens, the context holds 512"}}, []),
+         "The prompt has 900 tokens, the context holds 512."),
+        ((500, {}, []), "The server answered with an error (500)."),
+    ],
+)  # fmt: skip
+def test_errors_in_words(page, server, failure, text):
+    page.expected = ("status of",)
+    server.failure = failure
+    assert page.ask("Hello", []).text.startswith(text)
+    server.failure = None
+    server.script = answer("Hello!")
+    page.one("[data-role=assistant] .actions .link").click()  # try again
+    page.until(lambda: "Hello!" in page.one("[data-role=assistant] .parts").text)
+    assert [m["role"] for m in server.requests[1]["messages"]] == ["user"]
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ([{"content": "Half"}], "The connection ended before the answer did."),
+        ([{"content": "Half"}, {"data": '{"error": {"message": "out of memory"}}'}], "Out of memory."),
+        ([{"content": "Half"}, {"data": "{"}], "The server sent something that is no JSON."),
+    ],
+)
+def test_answers_that_break_off(page, script, text):
+    message = page.ask("Hello", script)
+    assert message.find_element("css selector", ".content").text == "Half"
+    assert message.find_element("css selector", "[role=alert]").text == text
+
+
+def test_other_ends(page):
+    page.ask("x", [{"content": "a"}, *end(1, "length")])
+    assert page.one("[data-role=assistant] .stats").text.endswith(" · cut off at the longest length")
+    assert page.ask("x", end(0)).text == "The model answered with nothing."
+
+
+def test_a_server_that_is_gone(page, server):
+    page.expected = ("ERR_CONNECTION_REFUSED",)
+    server.shutdown()
+    server.socket.close()
+    assert page.ask("Hello", []).text.startswith("The server cannot be reached. Is it still running?")
+
+
+def test_the_api_key(page, server):
+    page.expected = ("status of 401",)
+    server.key = "secret-key"
+    message = page.ask("Hello", [])
+    assert message.text.startswith("The server asks for an API key. Enter it in the settings.")
+    assert page.script("return document.activeElement.id") == "key", "the settings are open"
+    page.one("#key").send_keys("secret-key", Keys.TAB)
+    page.one("#settings .title button").click()
+    assert page.ask("Again", answer("Welcome.")).text.startswith("Welcome.")
+    assert "secret-key" not in page.script("return JSON.stringify({...localStorage})")
+    assert page.script("return JSON.stringify({...sessionStorage})").count("secret-key") == 1
+    assert "secret" not in page.driver.current_url
+
+
+def test_clear_and_undo(page):
+    page.ask("One", answer("First."))
+    page.one("#clear").click()
+    assert page.all(".message") == []
+    assert page.one("#welcome").is_displayed()
+    assert page.script("return localStorage.getItem('fastllm.messages')") == "[]"
+    page.one("#toast .link").click()
+    assert [m.text for m in page.all(".message .content")] == ["One", "First."]
+    page.one("#clear").click()
+    page.open()
+    assert page.all(".message") == []
+
+
+def test_damaged_storage_is_no_trouble(page):
+    for kept in ("{", "5", "null", '[1, {"role": "x"}, {"role": "user", "content": "kept"}, {"role": "assistant", "content": 5}]'):  # fmt: skip  # noqa: E501
+        page.script("localStorage.setItem('fastllm.messages', arguments[0])", kept)
+        page.script("localStorage.setItem('fastllm.settings', arguments[0])", kept)
+        page.script("window.onpagehide = null; addEventListener('pagehide', (e) => e.stopImmediatePropagation(), true)")
+        page.open()
+    assert page.ask("Hello", answer("Hi.")).text.startswith("Hi.")
+
+
+def test_the_keyboard(page, server):
+    field = page.one("#input")
+    low = field.size["height"]
+    field.send_keys("one", Keys.SHIFT, Keys.ENTER, Keys.NULL, "two", Keys.SHIFT, Keys.ENTER, Keys.NULL, "three")
+    assert field.get_attribute("value") == "one\ntwo\nthree"
+    assert field.size["height"] > low, "it grows"
+    page.script(
+        "document.getElementById('input').dispatchEvent("
+        "new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true, cancelable: true}))"
+    )
+    assert server.requests == [], "Enter that belongs to an input method sends nothing"
+    page.ask("", answer("Yes."))
+    assert server.requests[0]["messages"][0]["content"] == "one\ntwo\nthree"
+    assert page.one("#input").size["height"] == low
+    page.one("#suggestions")
+    page.send("   ")
+    assert len(server.requests) == 1, "nothing to say, nothing sent"
+
+
+def test_suggestions_and_copying(page, server):
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
+    server.script = answer("Text\n```js\nlet x = 1;\n```")
+    page.all("#suggestions button")[0].click()
+    page.until(lambda: page.all("[data-role=assistant] .below .link"))
+    assert server.requests[0]["messages"][0]["content"] == "What is the capital of France?"
+    button = page.one("figcaption .link")
+    button.click()
+    page.until(lambda: button.text == "Copied")
+    page.one("#input").send_keys(Keys.CONTROL, "v")
+    assert page.one("#input").get_attribute("value") == "let x = 1;"
+
+
+def test_the_newest_text_stays_in_sight_unless_one_reads(page, server):
+    page.ask("x", answer("line\n\n" * 80, size=60))
+    bottom = "const m = document.getElementById('scroller'); return m.scrollHeight - m.scrollTop - m.clientHeight < 48"
+    page.until(lambda: page.script(bottom))
+    server.script = answer("line\n\n" * 80, pause=0.02, size=60)
+    page.send("y")
+    page.until(lambda: page.all("[aria-busy=true] .content p"))
+    page.script("document.getElementById('scroller').scrollTop = 0")
+    page.until(lambda: page.one("#newest").is_displayed())
+    page.until(lambda: not page.all("[aria-busy=true]"))
+    assert page.script("return document.getElementById('scroller').scrollTop") == 0
+    page.one("#newest").click()
+    page.until(lambda: page.script(bottom))
+    assert not page.one("#newest").is_displayed()
+
+
+def test_everything_has_a_name(page):
+    """What a screen reader needs: each control its name, each picture its text or none, a language, one heading."""
+    page.ask("x", answer("`a`\n```\nb\n```"))
+    nameless = page.script("""
+        return [...document.querySelectorAll('button, input, select, textarea')].filter((e) =>
+            !(e.textContent.trim() && e.localName === 'button') && !e.getAttribute('aria-label') && !e.labels?.length
+        ).map((e) => e.outerHTML)""")
+    assert nameless == []
+    assert page.script("return [...document.images].every((i) => i.hasAttribute('alt'))")
+    assert page.one("html").get_attribute("lang") == "en"
+    assert len(page.all("h1")) == 1
+    assert page.one("[role=log]").get_attribute("aria-label")
+    assert page.one("[role=status]").get_attribute("aria-live") == "polite"
+
+
+def luminance(colour):
+    parts = [int(x) / 255 for x in re.findall(r"\d+", colour)[:3]]
+    r, g, b = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1100, 375])
+def test_looks(page, server, scheme, width):
+    """Both colour schemes have enough contrast (WCAG 2.2, 4.5 to 1); nothing is wider than a phone."""
+    devtools = page.driver.execute_cdp_cmd
+    devtools("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    size = {"width": width, "height": 760, "deviceScaleFactor": 2 if width < 500 else 1, "mobile": width < 500}
+    devtools("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.open()
+        page.picture(f"{scheme}-{width}-empty")
+        page.ask("नमस्ते! Explain the train from Paris to Lyon in a table 🙂", SHOWN)
+        page.script("document.getElementById('scroller').scrollTop = 0")
+        page.picture(f"{scheme}-{width}")
+        page.script("document.getElementById('scroller').scrollTop = 1e6")
+        page.picture(f"{scheme}-{width}-end")
+        assert page.script("return document.documentElement.scrollWidth <= innerWidth"), "no scrolling sideways"
+        for selector in (
+            ".content p",
+            "[data-role=assistant] .stats",
+            ".link",
+            "#keys",
+            "#model",
+            ".content a",
+            "#clear",
+            ".content code",
+        ):
+            colours = page.script(COLOURS, selector)
+            light, dark = sorted(map(luminance, colours), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (selector, colours)
+        page.one("#open-settings").click()
+        page.picture(f"{scheme}-{width}-settings")
+        page.one("#settings .title button").click()
+        server.failure = (400, {"error": {"message": "the prompt has 900 tokens, the context holds 512"}}, [])
+        page.expected = ("status of 400",)
+        page.ask("Something much too long", [])
+        page.picture(f"{scheme}-{width}-error")
+    finally:
+        devtools("Emulation.clearDeviceMetricsOverride", {})
+        devtools("Emulation.setEmulatedMedia", {"features": []})
+
+
+COLOURS = """
+    const element = document.querySelector(arguments[0]);
+    let behind = element;
+    while (getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
+    return [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor]"""
+
+SHOWN = [
+    {"reasoning_content": "The user greets in Hindi and asks about a train."},
+    0.2,
+    *answer("""नमस्ते! The **TGV** from Paris to Lyon takes about *two hours*. See [the railway](https://example.org/trains).
+
+| train | leaves | arrives | price |
+|:------|-------:|--------:|------:|
+| TGV 6607 | 08:00 | 09:56 | 42 € |
+| TGV 6611 | 10:00 | 11:58 | 56 € |
+
+### How to book
+
+1. Choose a day, `2026-11-26` for example.
+2. Take a seat:
+   - by the window, or
+   - on the *upper* deck.
+
+```python
+def price(day: str, seats: int = 1) -> float:
+    \"\"\"What the tickets cost, in euros.\"\"\"
+    return sum(fare(day) for _ in range(seats))  # a long line that has to be scrolled on a phone
+```
+
+> Prices change often. यात्रा शुभ हो! 🚄
+""")[:-3],
+    {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "search_trains", "arguments": '{"from": "Paris"}'}}]},
+    *end(180),
+]
+
+
+def test_the_real_server(driver):
+    """The page on `fastllm serve`, with the embedded model."""
+    pytest.importorskip("fastllm.server.app", reason="this version has no server", exc_type=ImportError)
+    command = [sys.executable, "-m", "fastllm", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            page = None
+            for line in process.stdout:
+                if found := re.search(r"http://[^\s/]+:\d+", line):
+                    page = Page(driver, type("Server", (), {"url": found[0] + "/"}))
+                    break
+            assert page, "it says where it listens"
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            page.open()
+            message = page.ask("What is the capital of France?", None)
+            assert message.find_element("css selector", ".content").text == "The capital of France is Paris."
+            assert re.match(r"1[01] tokens · ", page.one("[data-role=assistant] .stats").text)
+        finally:
+            process.terminate()
