@@ -277,7 +277,7 @@ def test_hostile_text_is_text(page):
 
 def test_no_html_is_ever_parsed(page):
     """The page's own policy forbids it."""
-    page.expected = ("TrustedHTML", "Content Security Policy")
+    page.expected = ("TrustedHTML", "TrustedScript", "Content Security Policy")
     for code in (
         "document.body.innerHTML = '<b>x</b>'",
         "document.write('x')",
@@ -389,6 +389,16 @@ def test_errors_in_words(page, server, failure, text):
     page.one("[data-role=assistant] .actions .link").click()  # try again
     page.until(lambda: "Hello!" in page.one("[data-role=assistant] .parts").text)
     assert [m["role"] for m in server.requests[1]["messages"]] == ["user"]
+
+
+def test_a_question_that_failed_is_not_sent_again(page, server):
+    page.expected = ("status of",)
+    page.ask("Hello", answer("Hi."))
+    server.failure = (400, {"error": {"message": "too long"}}, [])
+    page.ask("Long", [])
+    server.failure = None
+    page.ask("Short", answer("Yes."))
+    assert [m["content"] for m in server.requests[2]["messages"]] == ["Hello", "Hi.", "Short"]
 
 
 @pytest.mark.parametrize(
@@ -541,7 +551,10 @@ def test_looks(page, server, scheme, width):
         page.picture(f"{scheme}-{width}")
         page.script("document.getElementById('scroller').scrollTop = 1e6")
         page.picture(f"{scheme}-{width}-end")
-        assert page.script("return document.documentElement.scrollWidth <= innerWidth"), "no scrolling sideways"
+        assert page.script("return document.documentElement.scrollWidth") == width, "no scrolling sideways"
+        assert page.script("return document.documentElement.scrollHeight") == 760, (
+            "the conversation scrolls, not the page"
+        )
         for selector in (
             ".content p",
             "[data-role=assistant] .stats",
@@ -555,6 +568,11 @@ def test_looks(page, server, scheme, width):
             colours = page.script(COLOURS, selector)
             light, dark = sorted(map(luminance, colours), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (selector, colours)
+        server.script = [{"content": "It leaves at eight and"}, 1]
+        page.send("And then?")
+        page.until(lambda: page.all("[aria-busy=true] .content"))
+        page.picture(f"{scheme}-{width}-streaming")
+        page.until(lambda: page.one("#send").is_displayed())
         page.one("#open-settings").click()
         page.picture(f"{scheme}-{width}-settings")
         page.one("#settings .title button").click()

@@ -75,7 +75,10 @@ async function answer() {
   } catch (error) {
     if (error.name === "AbortError") message.stopped = true;
     else if (error instanceof ApiError) message.error = error.message;
-    else throw error;
+    else {
+      message.error = "Something is wrong with this page. The browser's console says more.";
+      console.error(error);
+    }
     if (error.needsKey) openSettings($("key"));
   } finally {
     answering = null;
@@ -135,7 +138,10 @@ function statistics(message, timing) {
 
 function toSend() {
   const system = settings.system.trim() ? [{ role: "system", content: settings.system }] : [];
-  const said = messages.filter((message) => message.role === "user" || message.content);
+  // A question without an answer is not asked again with the next one: it may be what failed, and templates want turns.
+  const answered = (index) => messages[index + 1]?.role === "assistant" && messages[index + 1].content !== "";
+  const said = messages.filter(({ role, content }, index) =>
+    role === "user" ? answered(index) || index === messages.length - 1 : content !== "");
   return [...system, ...said.map(({ role, content }) => ({ role, content }))];
 }
 
