@@ -147,6 +147,17 @@ WRONG = [
     ({"prompt": "x", "max_tokens": "many"}, "max_tokens must be an integer"),
     ({"prompt": "word " * 1000}, "512"),
     ({"prompt": '"\udc00"', "temperature": "hot"}, "temperature"),
+    ({"prompt": "x", "max_tokens": 10**400}, "max_tokens"),
+    ({"prompt": "x", "max_tokens": -(10**400)}, "max_tokens"),
+    ({"prompt": [10**30]}, ""),
+    ({"prompt": [-1]}, ""),
+    ({"prompt": [5000]}, "5000"),
+    ('{"prompt": "x", "temperature": 1e400}', "temperature"),
+    ('{"prompt": "x", "logit_bias": {"1": NaN}}', "logit_bias"),
+    ({"messages": [{"role": "user", "content": "x", "more": json.loads("[" * 900 + "]" * 900)}]}, ""),
+    ({"messages": FRANCE, "tools": 5}, "tools must be"),
+    ({"messages": FRANCE, "chat_template_kwargs": {"messages": []}}, "messages"),
+    ({"messages": FRANCE, "chat_template_kwargs": 5}, "must be an object"),
     ({"prompt": {}}, "prompt must be"),
     ({"prompt": [[]]}, "prompt must be"),
     ({}, "prompt must be"),
@@ -476,6 +487,25 @@ def test_parquet(model, tmp_path):
     source.write_bytes(b"no parquet")
     with pytest.raises(BatchFileError, match=r"in\.parquet"):
         run_batch(model, source, tmp_path / "other.jsonl")
+
+
+def test_a_kill_between_the_two_files_of_a_parquet_output(model, files, monkeypatch):
+    pytest.importorskip("pyarrow")
+    source, target = files[0], files[1].with_suffix(".parquet")
+    write(source, stories(3, 4))
+    real = parquet.write
+
+    def killed_after(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "write", killed_after)
+        with pytest.raises(KeyboardInterrupt):
+            run_batch(model, source, target)
+    assert len(list(source.parent.iterdir())) == 3
+    assert run_batch(model, source, target).resumed == 3
+    assert sorted(p.name for p in source.parent.iterdir()) == ["in.jsonl", "out.parquet"]
 
 
 def test_parquet_without_pyarrow(model, files, monkeypatch):

@@ -30,6 +30,7 @@ LONGEST = 64 * 2**20
 _NAMED = 5
 # Of an answer whose request sets no limit.
 _EXPECTED_TOKENS = 256
+_MOST_TOKENS = 2**31
 # A byte of a request, in tokens of an answer: a token has about four, and one of a prompt is about eight times faster.
 _BYTE = 1 / 32
 
@@ -172,7 +173,7 @@ def _about(data: bytes, number: int) -> tuple[str, float]:
         pass
     else:
         limit = body.get("max_completion_tokens", body.get("max_tokens"))
-        tokens = limit if isinstance(limit, int) else _EXPECTED_TOKENS
+        tokens = min(max(limit, 0), _MOST_TOKENS) if isinstance(limit, int) else _EXPECTED_TOKENS
     return f"line-{number}" if custom_id is None else custom_id, tokens + len(data) * _BYTE
 
 

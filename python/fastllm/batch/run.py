@@ -220,7 +220,7 @@ class _Run:
             results = await self._call(call, slots)
         except (BatchFileError, CancelledError, ForkError):
             raise  # not about this request
-        except (FastLLMError, TypeError, ValueError) as wrong:
+        except (FastLLMError, TypeError, ValueError, OverflowError, RecursionError) as wrong:
             status, body, error = _failure(line, wrong)
         else:
             prompts = results[:: call.n]

@@ -111,6 +111,10 @@ def _rename_chat_options(fields: dict[str, Any]) -> None:
         fields["logprobs"] = 0 if top is None else top
     elif top is not None:
         raise RequestError("top_logprobs needs logprobs = true", "top_logprobs")
+    if not isinstance(fields.get("tools", []), list):
+        raise RequestError("tools must be a list", "tools")
+    if not isinstance(fields.get("chat_template_kwargs", {}), dict):
+        raise RequestError("chat_template_kwargs must be an object", "chat_template_kwargs")
     if fields.get("response_format") == {"type": "text"}:
         del fields["response_format"]  # the default
 
