@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from fastllm import Model
 
-SENTENCES = ["The lamp costs 40 dollars.", "I paid 7 dollars for a kite.", "A violin is 95 dollars."]
+SENTENCES = ["The lamp costs 40 dollars.", "I paid 7 dollars for a kite.", "A clock is 95 dollars."]
 
 
 class Offer(TypedDict):

@@ -57,7 +57,7 @@ def ask(model: Model, question: str) -> str:
 
 def main(model: Model, questions: list[str]) -> None:
     """Answers questions."""
-    for question in questions or ["What is the weather in Paris?", "Add 21 and 34."]:
+    for question in questions or ["What is the weather in Paris and in Oslo?", "Add 21 and 34."]:
         print(question)
         print(ask(model, question))
 

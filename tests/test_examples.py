@@ -63,9 +63,10 @@ def test_chatbot_forgets_the_oldest():
 @pytest.mark.skipif(not HAS_TOOLS, reason="this version does not read tool calls")
 def test_tool_agent():
     assert run("tool_agent.py") == [
-        "What is the weather in Paris?",
+        "What is the weather in Paris and in Oslo?",
         '  get_weather({"city": "Paris"}) -> {"temp": 21, "sky": "sunny"}',
-        "It is 21 degrees and sunny in Paris.",
+        '  get_weather({"city": "Oslo"}) -> {"temp": 4, "sky": "snowy"}',
+        "It is 21 degrees and sunny in Paris. It is 4 degrees and snowy in Oslo.",
         "Add 21 and 34.",
         '  add({"a": 21, "b": 34}) -> 55',
         "21 plus 34 is 55.",
@@ -83,7 +84,7 @@ def test_tool_agent_says_what_went_wrong():
 @pytest.mark.skipif(not HAS_SCHEMA, reason="this version has no response_format")
 def test_json_extraction():
     rows = [line.split() for line in run("json_extraction.py")]
-    assert rows == [["lamp", "40"], ["kite", "7"], ["violin", "95"]]
+    assert rows == [["lamp", "40"], ["kite", "7"], ["clock", "95"]]
 
 
 def test_code_completion(model, tmp_path):
