@@ -34,7 +34,7 @@ from fastllm.gguf import GGUFFile, TensorInfo
 from fastllm.model import Model
 from fastllm.options import SamplingParams
 from fastllm.plan import MemoryPlan, plan
-from fastllm.results import ChatChunk, ChatReply, Chunk, Generation, Timings, TokenLogprob, TopLogprob, Usage
+from fastllm.results import ChatChunk, ChatReply, Chunk, EngineStats, Generation, Timings, TokenLogprob, TopLogprob, Usage
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, TokenStream
 from fastllm.tokenizer import Tokenizer
 
@@ -49,6 +49,7 @@ __all__ = [
     "ChatTemplate",
     "Chunk",
     "ContextOverflowError",
+    "EngineStats",
     "FastLLMError",
     "FastLLMWarning",
     "ForkError",

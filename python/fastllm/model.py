@@ -16,7 +16,7 @@ from fastllm.chat import ChatTemplate, Message
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams
-from fastllm.results import ChatChunk, ChatReply, Chunk, Generation
+from fastllm.results import ChatChunk, ChatReply, Chunk, EngineStats, Generation
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
 from fastllm.tokenizer import Tokenizer
 
@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # Requests of one call that run or wait at a time: the engine is kept busy, and others find room in its queue.
 _WINDOW = 64
+# Bytes of KV cache that are kept at least, for conversations that take turns.
+_LEAST_KEPT = 512 << 20
 # Iterable, but in no order or of no ids.
 _NO_PROMPT = (bytes, bytearray, Mapping, AbstractSet)
 # Characters from which on a prompt is tokenized outside the event loop.
@@ -59,6 +61,9 @@ class Model:
         cache: Whether a large model is kept packed in the user's cache folder, so that the next load is instant and
             processes share one copy; see `fastllm.cache`. False, or the environment variable FASTLLM_CACHE=0: it is
             packed into memory each time.
+        prefix_cache: Bytes of the KV cache up to which the state of ended requests is kept, so that a request that begins
+            alike (the next turn of a conversation, the same instructions) computes only what is new; 0: nothing is kept.
+            None: one full context or 512 MiB, whichever is more, but at most a quarter of the memory that is free.
         progress: Called with bytes loaded and bytes in all, while the weights are loaded.
 
     Raises:
@@ -79,6 +84,7 @@ class Model:
         kv_dtype: str = "f16",
         isa: str | None = None,
         cache: bool = True,
+        prefix_cache: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._file = GGUFFile(path)
@@ -93,7 +99,8 @@ class Model:
             progress,
         )
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
-        self._engine = _native.Engine(self._weights, self.tokenizer._native)  # noqa: SLF001
+        kept = _kept_bytes(self._weights.sequence_bytes) if prefix_cache is None else _bytes("prefix_cache", prefix_cache)
+        self._engine = _native.Engine(self._weights, self.tokenizer._native, kept)  # noqa: SLF001
         self._template: ChatTemplate | None = None
 
     @classmethod
@@ -105,6 +112,7 @@ class Model:
         prefill_threads: int | None = None,
         kv_dtype: str = "f16",
         isa: str | None = None,
+        prefix_cache: int | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """The model inside this package, fastllm-tiny: two million parameters, for documentation and tests.
@@ -118,6 +126,7 @@ class Model:
             prefill_threads=prefill_threads,
             kv_dtype=kv_dtype,
             isa=isa,
+            prefix_cache=prefix_cache,
             progress=progress,
         )
 
@@ -450,6 +459,10 @@ class Model:
             f"{_short(self.weight_bytes)}B in memory, {types}, {self.isa}, {self.threads} threads)"
         )
 
+    def stats(self) -> EngineStats:
+        """What the engine of this model is doing."""
+        return EngineStats(*self._engine.stats())
+
     # The end
 
     def close(self) -> None:
@@ -552,6 +565,22 @@ def _count(name: str, value: int | None) -> int | None:
     if not 1 <= number <= 2**30:
         raise ParameterError(f"{name} = {number} is not allowed: at least 1")
     return number
+
+
+def _bytes(name: str, value: int) -> int:
+    number = operator.index(value)
+    if not 0 <= number < 2**62:
+        raise ParameterError(f"{name} = {number} is not allowed: bytes from 0 on")
+    return number
+
+
+def _kept_bytes(sequence: int) -> int:
+    """Bytes of KV cache to keep by default, where one full context takes `sequence` bytes."""
+    from fastllm import system  # noqa: PLC0415 - `import fastllm` is quick
+
+    wanted = max(sequence, _LEAST_KEPT)
+    available = system.available_memory()
+    return wanted if available is None else min(wanted, available // 4)
 
 
 def _ids(ids: Iterable[int]) -> list[int]:

@@ -45,6 +45,7 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float]
     logprobs: int | None
     timeout: float | None
+    priority: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,7 @@ class SamplingParams:
         logit_bias: Added to the logits of token ids: -100 to 100, or -inf to ban them.
         logprobs: Report the log-probability of every token and of this many alternatives (0 to 100).
         timeout: Seconds after which the request ends with what it has.
+        priority: Requests of a higher priority leave the queue and read their prompts first.
     """
 
     max_tokens: int | None = None
@@ -109,6 +111,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     logprobs: int | None = None
     timeout: float | None = None
+    priority: int = 0
 
     def __post_init__(self) -> None:
         for name, (least, most) in _INTEGERS.items():
@@ -167,6 +170,7 @@ _INTEGERS = {
     "mirostat": (0, 2),
     "seed": (0, 2**64 - 1),
     "logprobs": (0, 100),
+    "priority": (-(2**31), 2**31 - 1),
 }
 _NUMBERS = (
     "temperature",

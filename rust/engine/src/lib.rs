@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod event;
 mod model_decoder;
+mod prefix_cache;
 mod request;
 pub mod sampling;
 mod scheduler;

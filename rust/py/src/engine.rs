@@ -45,10 +45,11 @@ pub struct Engine {
 
 #[pymethods]
 impl Engine {
+    /// Starts the thread; `cache_bytes` bounds what the KV cache keeps of requests that ended.
     #[new]
-    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer) -> PyResult<Engine> {
+    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer, cache_bytes: usize) -> PyResult<Engine> {
         let decoder = ModelDecoder::new(Arc::clone(&model.inner)).or_raise(py)?;
-        let engine = Arc::new(engine::Engine::start(decoder, EngineOptions::default()).or_raise(py)?);
+        let engine = Arc::new(engine::Engine::start(decoder, EngineOptions { cache_bytes, ..EngineOptions::default() }).or_raise(py)?);
         remember(&engine);
         let tokenizer = Arc::clone(&tokenizer.inner);
         Ok(Engine {
@@ -71,6 +72,7 @@ impl Engine {
             stop: sampling.stop.clone(),
             max_tokens: sampling.max_tokens,
             timeout: sampling.timeout,
+            priority: sampling.priority,
             end_of_generation: Arc::clone(&self.end_of_generation),
             notify: waker.map(Waker::notify),
         };
@@ -99,10 +101,10 @@ impl Engine {
         })
     }
 
-    /// Requests that run, requests that wait, and tokens that went through the model.
-    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize, u64)> {
+    /// Requests that run, requests that wait, tokens that went through the model, tokens that did not have to, and bytes of the KV cache.
+    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize, u64, u64, usize)> {
         let stats = self.inner.get(py)?.stats();
-        Ok((stats.running, stats.waiting, stats.computed_tokens))
+        Ok((stats.running, stats.waiting, stats.computed_tokens, stats.cached_tokens, stats.cache_bytes))
     }
 
     /// Ends all requests and threads, and frees the KV cache.

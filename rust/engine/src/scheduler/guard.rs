@@ -36,6 +36,31 @@ impl<D: Decoder> Guarded<D> {
         drop(catch("closing a sequence", || self.0.close(sequence)));
     }
 
+    pub(crate) fn keeps_all(&self) -> bool {
+        catch("asking for the cache", || self.0.keeps_all()).unwrap_or(false)
+    }
+
+    /// A decoder that panics here forks nothing.
+    pub(crate) fn forkable(&self, sequence: SequenceId, most: usize) -> usize {
+        catch("asking for the cache", || self.0.forkable(sequence, most)).unwrap_or(0)
+    }
+
+    pub(crate) fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, Failure> {
+        Ok(catch("forking a sequence", || self.0.fork(sequence, len))??)
+    }
+
+    pub(crate) fn cache_bytes(&self) -> usize {
+        catch("counting bytes", || self.0.cache_bytes()).unwrap_or(0)
+    }
+
+    pub(crate) fn growth(&self, rows: &[Row]) -> usize {
+        catch("counting bytes", || self.0.growth(rows)).unwrap_or(0)
+    }
+
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        drop(catch("freeing memory", || self.0.shrink(bytes)));
+    }
+
     pub(crate) fn bytes_read(&self, rows: &[Row]) -> Result<u64, Failure> {
         catch("counting bytes", || self.0.bytes_read(rows))
     }

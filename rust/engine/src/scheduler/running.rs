@@ -18,6 +18,12 @@ pub(crate) struct Running {
     prompt_tokens: usize,
     /// Tokens of `task.tokens` that are in the KV cache.
     committed: usize,
+    /// Of these, the tokens of the prompt that another sequence had computed.
+    cached: usize,
+    /// Whether it was decided where to begin.
+    pub(crate) begun: bool,
+    /// Tokens of the prompt that others begin with too: its state after them is worth keeping.
+    pub(crate) split: Option<usize>,
     /// The step in which its prompt was last served.
     pub(crate) served: u64,
     /// Set when it is over; it leaves at the end of the step.
@@ -35,7 +41,7 @@ impl Running {
     pub(crate) fn new(mut task: Task, sequence: SequenceId) -> Self {
         task.watch.admit();
         let prompt_tokens = task.tokens.len();
-        Self { task, sequence, prompt_tokens, committed: 0, served: 0, outcome: None }
+        Self { task, sequence, prompt_tokens, committed: 0, cached: 0, begun: false, split: None, served: 0, outcome: None }
     }
 
     /// Tokens that are not in the KV cache: one while it decodes, more while it reads its prompt.
@@ -43,9 +49,34 @@ impl Running {
         self.task.tokens.len() - self.committed
     }
 
+    /// The prompt.
+    pub(crate) fn prompt(&self) -> &[u32] {
+        &self.task.tokens[..self.prompt_tokens]
+    }
+
+    /// The tokens in the KV cache.
+    pub(crate) fn in_cache(&self) -> &[u32] {
+        &self.task.tokens[..self.committed]
+    }
+
+    /// Begins with the first `len` tokens of the prompt in the KV cache.
+    pub(crate) fn begin(&mut self, len: usize) {
+        (self.begun, self.committed, self.cached) = (true, len, len);
+    }
+
+    /// Rows that it may take at once: up to where its state is to be kept.
+    pub(crate) fn until_split(&self) -> usize {
+        self.split.map_or(usize::MAX, |split| split.saturating_sub(self.committed).max(1))
+    }
+
     /// Whether the logits of every position are wanted.
     pub(crate) fn wants_all_logits(&self) -> bool {
         matches!(self.task.work, Work::Logits(_))
+    }
+
+    /// Whether its tokens are the beginning of what others may ask for: logits are read once.
+    pub(crate) fn may_come_back(&self) -> bool {
+        !self.wants_all_logits() && self.committed > 0
     }
 
     /// Appends the next `count` rows of this request.
@@ -76,7 +107,7 @@ impl Running {
         if first < *prompt_tokens {
             task.ticket.send(Event::Prefill { done: *committed, total: *prompt_tokens });
         }
-        let Task { ticket, tokens, work, watch } = task;
+        let Task { ticket, tokens, work, watch, .. } = task;
         let result = match work {
             Work::Generate(generation) if complete => catch("sampling", || {
                 let logits = logits.next().expect("one row of logits was asked for and checked");
@@ -100,14 +131,13 @@ impl Running {
     }
 
     fn finish(&mut self, end: End) -> Finished {
-        let computed = self.committed.min(self.prompt_tokens);
+        let computed = self.committed.min(self.prompt_tokens) - self.cached;
         let Task { ticket, work, watch, .. } = &mut self.task;
         let (made, (text, end)) = match work {
             Work::Generate(generation) => (generation.made(), generation.finish(end, &mut |token| ticket.send(Event::Token(token)))),
             Work::Logits(_) => (0, (String::new(), end)),
         };
-        // There is no prefix cache: every token of the prompt is computed.
-        let usage = Usage { prompt_tokens: self.prompt_tokens, cached_tokens: 0, completion_tokens: made };
+        let usage = Usage { prompt_tokens: self.prompt_tokens, cached_tokens: self.cached, completion_tokens: made };
         Finished { reason: end.reason, stop: end.stop, text, usage, timings: watch.finish(computed) }
     }
 }

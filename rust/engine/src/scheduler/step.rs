@@ -1,5 +1,6 @@
 //! The engine's thread: admits, batches, runs, retires.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use super::task::Shared;
 use crate::decoder::{DecodeError, Decoder};
 use crate::error::Failure;
 use crate::event::Event;
+use crate::prefix_cache::PrefixCache;
 use crate::sampling::Scratch;
 
 /// Most rows of one step whose logits are all wanted: their logits are `rows * vocab_size` numbers at once.
@@ -25,16 +27,18 @@ pub(crate) struct Limits {
     pub(crate) max_rows: usize,
     pub(crate) max_sequences: usize,
     pub(crate) prefill_chunk: usize,
+    pub(crate) cache_bytes: usize,
 }
 
 /// Owns the decoder and every running request.
 pub(crate) struct Scheduler<D: Decoder> {
-    decoder: Guarded<D>,
-    shared: Arc<Shared>,
-    limits: Limits,
-    running: Vec<Running>,
+    pub(super) decoder: Guarded<D>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: Limits,
+    pub(super) running: Vec<Running>,
+    pub(super) prefixes: PrefixCache,
     scratch: Scratch,
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     step: u64,
     /// The last step was aborted: the next one gives the requests that are left their turn.
     shielded: bool,
@@ -54,6 +58,7 @@ impl<D: Decoder> Scheduler<D> {
             shared,
             limits,
             running: Vec::new(),
+            prefixes: PrefixCache::default(),
             scratch: Scratch::default(),
             rows: Vec::new(),
             step: 0,
@@ -78,6 +83,7 @@ impl<D: Decoder> Scheduler<D> {
     fn turn(&mut self) {
         self.admit();
         self.retire();
+        self.begin();
         let parts = self.plan();
         if !parts.is_empty() {
             self.step += 1;
@@ -90,8 +96,13 @@ impl<D: Decoder> Scheduler<D> {
     fn admit(&mut self) {
         while self.running.len() < self.limits.max_sequences && self.shared.queue.len() > 0 {
             let opened = self.decoder.open();
-            if matches!(opened, Err(Failure::Decode(DecodeError::OutOfMemory { .. }))) && !self.running.is_empty() {
-                return;
+            if matches!(opened, Err(Failure::Decode(DecodeError::OutOfMemory { .. }))) {
+                if self.forget_oldest() {
+                    continue;
+                }
+                if !self.running.is_empty() {
+                    return;
+                }
             }
             match (opened, self.shared.queue.pop()) {
                 (Ok(sequence), Some(task)) => {
@@ -119,7 +130,13 @@ impl<D: Decoder> Scheduler<D> {
 
     fn end(&mut self, index: usize, outcome: Result<End, Failure>) {
         let running = self.running.remove(index);
-        self.decoder.close(running.sequence);
+        if outcome.is_ok() && running.may_come_back() {
+            self.keep(running.in_cache().into(), running.sequence);
+        } else {
+            self.decoder.close(running.sequence);
+        }
+        self.decoder.shrink(self.limits.cache_bytes);
+        self.shared.cache_bytes.store(self.decoder.cache_bytes(), Ordering::Relaxed);
         self.shared.running.fetch_sub(1, Ordering::Relaxed);
         running.conclude(outcome);
     }
@@ -130,24 +147,27 @@ impl<D: Decoder> Scheduler<D> {
         }
     }
 
-    /// The rows of the next step: one of each request that decodes, then prompts, the least recently served first.
+    /// The rows of the next step: one of each request that decodes, then prompts by priority, the least recently served first.
     fn plan(&self) -> Vec<Part> {
         let decoding = |running: &Running| running.remaining() == 1;
         let mut parts: Vec<Part> = Vec::new();
         let mut prompts: Vec<usize> = Vec::new();
-        for (index, running) in self.running.iter().enumerate() {
+        for (index, running) in self.running.iter().enumerate().filter(|(_, running)| running.begun) {
             if decoding(running) { parts.push(Part { index, rows: 1 }) } else { prompts.push(index) }
         }
         if self.shielded {
             // A long prompt chunk here would delay cancellation, because a shielded step is not aborted for one of many.
             prompts.truncate(usize::from(parts.is_empty()));
         }
-        prompts.sort_by_key(|&index| (self.running[index].served, self.running[index].task.ticket.id()));
+        prompts.sort_by_key(|&index| {
+            let running = &self.running[index];
+            (Reverse(running.task.priority), running.served, running.task.ticket.id())
+        });
         let mut budget = self.limits.prefill_chunk.min(self.limits.max_rows - parts.len());
         for index in prompts {
             let running = &self.running[index];
             let most = if running.wants_all_logits() { MAX_LOGITS_ROWS } else { usize::MAX };
-            let rows = running.remaining().min(most).min(budget);
+            let rows = running.remaining().min(running.until_split()).min(most).min(budget);
             if rows == 0 {
                 break;
             }
@@ -163,6 +183,7 @@ impl<D: Decoder> Scheduler<D> {
         for part in parts {
             self.running[part.index].extend_rows(part.rows, &mut self.rows);
         }
+        self.make_room();
         let interrupt = &self.shared.interrupt;
         interrupt.arm(parts.iter().map(|part| self.running[part.index].task.ticket.id()), self.shielded);
         if parts.iter().any(|part| self.running[part.index].task.ticket.interrupted().is_some()) {
@@ -189,12 +210,19 @@ impl<D: Decoder> Scheduler<D> {
                     running.absorb(part.rows, &mut own, self.limits.context_length, &mut self.scratch, cost);
                     own.for_each(drop);
                 }
+                self.checkpoint(parts.iter().map(|part| part.index));
+                self.shared.cache_bytes.store(self.decoder.cache_bytes(), Ordering::Relaxed);
             }
             Err(Failure::Decode(DecodeError::Cancelled)) if interrupt.flag().load(Ordering::Acquire) => self.shielded = true,
-            Err(failure) => match parts {
-                [part] => self.running[part.index].outcome = Some(Err(failure)),
-                _ => parts.iter().for_each(|part| self.execute(std::slice::from_ref(part))),
-            },
+            Err(failure) => {
+                if matches!(failure, Failure::Decode(DecodeError::OutOfMemory { .. })) && self.forget_all() {
+                    return self.execute(parts);
+                }
+                match parts {
+                    [part] => self.running[part.index].outcome = Some(Err(failure)),
+                    _ => parts.iter().for_each(|part| self.execute(std::slice::from_ref(part))),
+                }
+            }
         }
     }
 }

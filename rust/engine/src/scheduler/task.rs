@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) deadlines: Deadlines,
     pub(crate) running: AtomicUsize,
     pub(crate) computed_tokens: AtomicU64,
+    pub(crate) cached_tokens: AtomicU64,
+    pub(crate) cache_bytes: AtomicUsize,
 }
 
 const LIVE: u8 = 0;
@@ -153,6 +155,8 @@ impl Ticket {
 /// A request as the scheduler sees it.
 pub(crate) struct Task {
     pub(crate) ticket: Arc<Ticket>,
+    /// Higher ones are served first.
+    pub(crate) priority: i32,
     /// The prompt; while it runs also the tokens that were made and are to be fed back.
     pub(crate) tokens: Vec<u32>,
     pub(crate) work: Work,

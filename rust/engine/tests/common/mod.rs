@@ -19,6 +19,8 @@ pub struct Mock {
     pub context_length: usize,
     pub max_rows: usize,
     pub max_open: usize,
+    /// Positions at the end of a sequence at which it can be forked.
+    pub keeps: usize,
     pub hook: Hook,
     /// Rows of every committed forward pass.
     pub log: Arc<Mutex<Vec<Vec<Row>>>>,
@@ -34,6 +36,7 @@ impl Default for Mock {
             context_length: 4096,
             max_rows: 64,
             max_open: usize::MAX,
+            keeps: usize::MAX,
             hook: Box::new(|_, _| Ok(())),
             log: Arc::default(),
             alive: Arc::default(),
@@ -101,6 +104,33 @@ impl Decoder for Mock {
         self.histories.remove(&sequence).expect("only open sequences are closed");
     }
 
+    fn keeps_all(&self) -> bool {
+        self.keeps == usize::MAX
+    }
+
+    fn forkable(&self, sequence: SequenceId, most: usize) -> usize {
+        let len = self.histories[&sequence].len();
+        if len.saturating_sub(most) <= self.keeps { len.min(most) } else { 0 }
+    }
+
+    fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, DecodeError> {
+        assert_eq!(self.forkable(sequence, len), len);
+        let fork = self.open()?;
+        let history = self.histories[&sequence][..len].to_vec();
+        self.histories.insert(fork, history);
+        Ok(fork)
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.histories.values().map(Vec::len).sum()
+    }
+
+    fn growth(&self, rows: &[Row]) -> usize {
+        rows.len()
+    }
+
+    fn shrink(&mut self, _: usize) {}
+
     fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<Logits<'_>, DecodeError> {
         assert!((1..=self.max_rows).contains(&rows.len()), "{} rows", rows.len());
         (self.hook)(rows, cancel)?;
@@ -155,7 +185,7 @@ pub fn request(prompt: &[u32]) -> Request {
 }
 
 pub fn start(mock: Mock) -> Engine {
-    Engine::start(mock, EngineOptions { max_sequences: 8, max_queue: 256, prefill_chunk: 32 }).unwrap()
+    Engine::start(mock, EngineOptions { max_sequences: 8, max_queue: 256, prefill_chunk: 32, ..EngineOptions::default() }).unwrap()
 }
 
 /// All that a request reported.
