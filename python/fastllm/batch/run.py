@@ -260,13 +260,15 @@ def _failure(line: Line, error: Exception) -> tuple[int, dict[str, Any], dict[st
 def _settings(model: Model, params: SamplingParams, name: str) -> str:
     """A digest of all that answers depend on beside the requests."""
     file = Path(model.path)
+    # Only what was chosen: an option that a later version adds changes nothing.
+    chosen = {name: value for name, value in vars(params).items() if value != getattr(SamplingParams(), name)}
     facts = [
         file.name,
         file.stat().st_size,
         model.kv_dtype,
         model.context_length,
         name,
-        repr(params),
+        sorted((option, repr(value)) for option, value in chosen.items()),
         [(tensor.name, tensor.dtype, list(tensor.shape)) for tensor in model.tensors],
         sorted((key, repr(value)) for key, value in model.metadata.items()),
     ]
