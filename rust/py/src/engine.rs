@@ -81,7 +81,7 @@ impl Engine {
             max_tokens: sampling.max_tokens,
             timeout: sampling.timeout,
             end_of_generation: Arc::clone(&self.end_of_generation),
-            constraint: grammar.map(|grammar| grammar.inner.constraint()),
+            constraint: grammar.map(|grammar| py.detach(|| grammar.inner.constraint())),
             skip_ahead,
             notify: waker.map(Waker::notify),
         };
