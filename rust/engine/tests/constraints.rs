@@ -55,8 +55,8 @@ struct ToyConstraint {
 }
 
 impl Toy {
-    fn boxed(self) -> Option<Box<dyn Constraint>> {
-        Some(Box::new(ToyConstraint { walk: Walk { toy: self, ids: Vec::new(), mask: Vec::new() }, forced: Vec::new().into() }))
+    fn boxed(self) -> Box<dyn Constraint> {
+        Box::new(ToyConstraint { walk: Walk { toy: self, ids: Vec::new(), mask: Vec::new() }, forced: Vec::new().into() })
     }
 }
 
@@ -100,7 +100,7 @@ impl Constraint for ToyConstraint {
 }
 
 fn constrained(prompt: &[u32], toy: Toy) -> Request {
-    Request { constraint: toy.boxed(), end_of_generation: Arc::new([END]), max_tokens: Some(60), ..request(prompt) }
+    Request { constraint: Some(toy.boxed()), end_of_generation: Arc::new([END]), max_tokens: Some(60), ..request(prompt) }
 }
 
 fn varied(n: u32) -> Request {
@@ -146,7 +146,7 @@ fn skipping_ahead_batches_and_slow_masks_change_nothing() {
                 delay: Duration::from_micros(delay * 300 * u64::from(n % 3)),
                 ..Toy::default()
             };
-            engine.submit(Request { skip_ahead, constraint: toy.boxed(), ..varied(n) }).unwrap()
+            engine.submit(Request { skip_ahead, constraint: Some(toy.boxed()), ..varied(n) }).unwrap()
         };
         let handles: Vec<_> = (0..40).map(submit).collect();
         for (n, (handle, alone)) in handles.iter().zip(&alone).enumerate() {

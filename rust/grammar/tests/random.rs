@@ -24,7 +24,10 @@ fn try_out(source: &Source) -> Result<(), TestCaseError> {
 
 /// A text with a few characters replaced, removed or repeated.
 fn damaged(text: &'static str) -> impl Strategy<Value = String> {
-    let edits = prop::collection::vec((any::<prop::sample::Index>(), 0..4usize, any::<char>(), "[\\[\\](){}<>|\"/\\\\~:=.,*+?#%@$0-9a-z -]{1,3}"), 1..5);
+    let edits = prop::collection::vec(
+        (any::<prop::sample::Index>(), 0..4usize, any::<char>(), "[\\[\\](){}<>|\"/\\\\~:=.,*+?#%@$0-9a-z -]{1,3}"),
+        1..5,
+    );
     edits.prop_map(move |edits| {
         let mut chars: Vec<char> = text.chars().collect();
         for (index, kind, any, part) in edits {

@@ -116,7 +116,7 @@ fn types(value: &Value) -> Result<(), String> {
 
 fn literal(value: &Value) -> Result<(), String> {
     match value {
-        Value::Number(n) if !n.is_f64() && !n.as_i64().is_some_and(|n| n.unsigned_abs() <= EXACT as u64) => {
+        Value::Number(n) if !n.is_f64() && n.as_i64().is_none_or(|n| n.unsigned_abs() > EXACT as u64) => {
             Err(format!("{n} is beyond the integers that are exact as doubles"))
         }
         Value::Array(values) => values.iter().try_for_each(literal),
