@@ -29,6 +29,7 @@ from fastllm.errors import (
     OutputError,
     ParameterError,
     SamplingError,
+    SavedStateError,
     TemplateError,
     UnsupportedModelError,
 )
@@ -36,7 +37,18 @@ from fastllm.gguf import GGUFFile, TensorInfo
 from fastllm.model import Model
 from fastllm.options import SamplingParams
 from fastllm.plan import MemoryPlan, plan
-from fastllm.results import ChatChunk, ChatReply, Chunk, Generation, Timings, TokenLogprob, TopLogprob, Usage
+from fastllm.results import (
+    ChatChunk,
+    ChatReply,
+    Chunk,
+    EngineStats,
+    Generation,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, TokenStream
 from fastllm.tokenizer import Tokenizer
 
@@ -51,6 +63,7 @@ __all__ = [
     "ChatTemplate",
     "Chunk",
     "ContextOverflowError",
+    "EngineStats",
     "FastLLMError",
     "FastLLMWarning",
     "ForkError",
@@ -69,6 +82,8 @@ __all__ = [
     "ParameterError",
     "SamplingError",
     "SamplingParams",
+    "SavedStateError",
+    "Session",
     "TemplateError",
     "TensorInfo",
     "Timings",

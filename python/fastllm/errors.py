@@ -19,6 +19,7 @@ __all__ = [
     "OutputError",
     "ParameterError",
     "SamplingError",
+    "SavedStateError",
     "TemplateError",
     "UnsupportedModelError",
 ]
@@ -54,6 +55,10 @@ class UnsupportedModelError(FastLLMError, NotImplementedError):
 
 class ParameterError(FastLLMError, ValueError):
     """An option has a value that is not allowed."""
+
+
+class SavedStateError(FastLLMError, ValueError):
+    """A saved state is damaged, or belongs to another model, version or options."""
 
 
 class ContextOverflowError(ParameterError):

@@ -17,7 +17,8 @@ from fastllm.chat import ChatTemplate, Message
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams
-from fastllm.results import ChatChunk, ChatReply, Chunk, Generation
+from fastllm.results import ChatChunk, ChatReply, Chunk, EngineStats, Generation
+from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
 from fastllm.structured import response_schema
 from fastllm.tokenizer import Tokenizer
@@ -37,6 +38,8 @@ T = TypeVar("T")
 
 # Requests of one call that run or wait at a time: the engine is kept busy, and others find room in its queue.
 _WINDOW = 64
+# Bytes of KV cache that are kept at least, for conversations that take turns.
+_LEAST_KEPT = 512 << 20
 # Iterable, but in no order or of no ids.
 _NO_PROMPT = (bytes, bytearray, Mapping, AbstractSet)
 # Characters from which on a prompt is tokenized outside the event loop.
@@ -61,6 +64,11 @@ class Model:
         cache: Whether a large model is kept packed in the user's cache folder, so that the next load is instant and
             processes share one copy; see `fastllm.cache`. False, or the environment variable FASTLLM_CACHE=0: it is
             packed into memory each time.
+        prefix_cache: Bytes of the KV cache up to which the state of ended requests is kept, so that a request that
+            begins alike (the next turn of a conversation, the same instructions) computes only what is new; 0: none is.
+            None: one full context or 512 MiB, whichever is more, but at most a quarter of the memory that is free.
+        speculate: Whether tokens are guessed from the text before (prompt lookup) and computed beside the certain one,
+            where measured times say that it pays: texts that repeat their prompt come faster. The output is the same.
         progress: Called with bytes loaded and bytes in all, while the weights are loaded.
 
     Raises:
@@ -81,6 +89,8 @@ class Model:
         kv_dtype: str = "f16",
         isa: str | None = None,
         cache: bool = True,
+        prefix_cache: int | None = None,
+        speculate: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self._file = GGUFFile(path)
@@ -95,7 +105,10 @@ class Model:
             progress,
         )
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
-        self._engine = _native.Engine(self._weights, self.tokenizer._native)  # noqa: SLF001
+        kept = (
+            _kept_bytes(self._weights.sequence_bytes) if prefix_cache is None else _bytes("prefix_cache", prefix_cache)
+        )
+        self._engine = _native.Engine(self._weights, self.tokenizer._native, kept, bool(speculate))  # noqa: SLF001
         self._grammars = _native.Grammars(self.tokenizer._native)  # noqa: SLF001
         # Tokens that a grammar forces are not sampled one by one. The output is the same; tests turn it off.
         self._skip_ahead = True
@@ -110,6 +123,8 @@ class Model:
         prefill_threads: int | None = None,
         kv_dtype: str = "f16",
         isa: str | None = None,
+        prefix_cache: int | None = None,
+        speculate: bool = True,
         progress: Progress | None = None,
     ) -> Self:
         """The model inside this package, fastllm-tiny: two million parameters, for documentation and tests.
@@ -123,6 +138,8 @@ class Model:
             prefill_threads=prefill_threads,
             kv_dtype=kv_dtype,
             isa=isa,
+            prefix_cache=prefix_cache,
+            speculate=speculate,
             progress=progress,
         )
 
@@ -334,6 +351,24 @@ class Model:
             messages, tools=tools, add_generation_prompt=add_generation_prompt, now=now, **variables
         )
 
+    # States
+
+    def session(self, token_ids: Sequence[int] = ()) -> Session:
+        """A text that grows, whose state is kept, forked and saved; empty, or with these tokens."""
+        return Session(self, _ids(token_ids))
+
+    def load_session(self, path: str | os.PathLike[str]) -> Session:
+        """The session that `Session.save` wrote: nothing of it is computed again.
+
+        Raises:
+            SavedStateError: The file is damaged, or was written with another model, version or options.
+            ModelFileError: It cannot be read.
+        """
+        return Session(self, self._engine.restore_state(path, self._file._native))  # noqa: SLF001 - one package
+
+    def _save_state(self, ids: Sequence[int], path: str | os.PathLike[str] | None) -> None:
+        self._engine.save_state(ids, path, self._file._native)  # noqa: SLF001
+
     # Numbers
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -462,6 +497,10 @@ class Model:
             f"{_short(self.weight_bytes)}B in memory, {types}, {self.isa}, {self.threads} threads)"
         )
 
+    def stats(self) -> EngineStats:
+        """What the engine of this model is doing."""
+        return EngineStats(*self._engine.stats())
+
     # The end
 
     def close(self) -> None:
@@ -585,6 +624,22 @@ def _count(name: str, value: int | None) -> int | None:
     if not 1 <= number <= 2**30:
         raise ParameterError(f"{name} = {number} is not allowed: at least 1")
     return number
+
+
+def _bytes(name: str, value: int) -> int:
+    number = operator.index(value)
+    if not 0 <= number < 2**62:
+        raise ParameterError(f"{name} = {number} is not allowed: bytes from 0 on")
+    return number
+
+
+def _kept_bytes(sequence: int) -> int:
+    """Bytes of KV cache to keep by default, where one full context takes `sequence` bytes."""
+    from fastllm import system  # noqa: PLC0415 - `import fastllm` is quick
+
+    wanted = max(sequence, _LEAST_KEPT)
+    available = system.available_memory()
+    return wanted if available is None else min(wanted, available // 4)
 
 
 def _ids(ids: Iterable[int]) -> list[int]:

@@ -51,6 +51,7 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float]
     logprobs: int | None
     timeout: float | None
+    priority: int
     json_schema: JsonSchema | None
     regex: str | None
     grammar: str | None
@@ -91,6 +92,7 @@ class SamplingParams:
         logit_bias: Added to the logits of token ids: -100 to 100, or -inf to ban them.
         logprobs: Report the log-probability of every token and of this many alternatives (0 to 100).
         timeout: Seconds after which the request ends with what it has.
+        priority: Requests of a higher priority leave the queue and read their prompts first.
         json_schema: The output is a JSON value that follows this schema: a dict or bool, its text, or a class with
             `model_json_schema` such as a pydantic model; kept as text.
         regex: The whole output matches this regex, in the syntax of the Rust crate regex.
@@ -127,6 +129,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     logprobs: int | None = None
     timeout: float | None = None
+    priority: int = 0
     json_schema: JsonSchema | None = None
     regex: str | None = None
     grammar: str | None = None
@@ -222,6 +225,7 @@ _INTEGERS = {
     "mirostat": (0, 2),
     "seed": (0, 2**64 - 1),
     "logprobs": (0, 100),
+    "priority": (-(2**31), 2**31 - 1),
 }
 _NUMBERS = (
     "temperature",

@@ -11,6 +11,7 @@ __all__ = [
     "ChatChunk",
     "ChatReply",
     "Chunk",
+    "EngineStats",
     "FinishReason",
     "Generation",
     "Timings",
@@ -41,6 +42,29 @@ class Usage:
     def total_tokens(self) -> int:
         """Prompt and completion."""
         return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What the engine of a model is doing.
+
+    Attributes:
+        running: Requests that own a sequence.
+        waiting: Requests in the queue.
+        computed_tokens: Tokens that went through the model since it was loaded.
+        cached_tokens: Tokens of prompts that did not have to, because another request began alike.
+        cache_bytes: Bytes of the KV cache.
+        drafted_tokens: Tokens that were guessed and computed beside a certain one.
+        accepted_tokens: Of these, the tokens that came true.
+    """
+
+    running: int
+    waiting: int
+    computed_tokens: int
+    cached_tokens: int
+    cache_bytes: int
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 use crate::constraint::ConstraintError;
 use crate::decoder::DecodeError;
 use crate::sampling::SampleError;
+use crate::saved::StateError;
 
 /// An option outside its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +89,9 @@ pub enum Failure {
     /// The constraint of the request cannot be followed any further.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// A state cannot be saved or restored.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Code that served this request panicked: a bug. Other requests and the engine go on.
     #[error("internal error in {stage}: {message}")]
     Panicked {

@@ -28,6 +28,8 @@ pub struct Request {
     pub max_tokens: Option<u32>,
     /// Most time from submission to the end; `None`: no limit.
     pub timeout: Option<Duration>,
+    /// Requests of a higher priority leave the queue and read their prompts first.
+    pub priority: i32,
     /// Ids with which the model ends its text.
     pub end_of_generation: Arc<[u32]>,
     /// The text of ids.
@@ -49,6 +51,7 @@ impl Request {
             stop: StopParams::default(),
             max_tokens: None,
             timeout: None,
+            priority: 0,
             end_of_generation: Arc::new([]),
             pieces,
             constraint: None,
@@ -97,6 +100,7 @@ impl fmt::Debug for Request {
             .field("stop", &self.stop)
             .field("max_tokens", &self.max_tokens)
             .field("timeout", &self.timeout)
+            .field("priority", &self.priority)
             .finish_non_exhaustive()
     }
 }

@@ -58,8 +58,8 @@ impl Stopwatch {
         }
     }
 
-    /// `count` tokens were appended without a choice: they will go through the model with others.
-    pub(crate) fn forced(&mut self, count: usize) {
+    /// `count` more tokens are known after the same forward pass: guesses that came true, or tokens that had to follow.
+    pub(crate) fn more(&mut self, count: usize) {
         self.decode_steps += count as u64;
     }
 

@@ -23,6 +23,8 @@ struct Toy {
     delay: Duration,
     /// Every token from here on is forced.
     forced_from: Option<usize>,
+    /// A few ids that come again and again, which guesses find out.
+    periodic: bool,
 }
 
 struct Walk {
@@ -39,6 +41,10 @@ impl Walk {
     /// The ids that must follow now.
     fn next_forced(&self) -> Vec<u32> {
         let hash = self.hash();
+        if self.toy.periodic {
+            let at = self.ids.len() as u32;
+            return if at.is_multiple_of(6) { vec![at % 4 + 10, 20, 21] } else { Vec::new() };
+        }
         let count = match self.toy.forced_from {
             Some(from) if self.ids.len() >= from => 20,
             _ => [0, 0, 1, 3][(hash >> 7) as usize % 4],
@@ -70,7 +76,7 @@ impl Constraint for ToyConstraint {
         }
         self.forced()?;
         let forced = self.forced.front().copied();
-        let hash = self.walk.hash();
+        let hash = if self.walk.toy.periodic { 0b11 << (at % 3) } else { self.walk.hash() };
         self.walk.mask = vec![0; 2];
         for id in 0..50 {
             let allowed = forced.map_or((hash >> id) & 1 == 1 || id == 3, |forced| forced == id);
@@ -138,8 +144,8 @@ fn skipping_ahead_batches_and_slow_masks_change_nothing() {
     for (max_sequences, prefill_chunk, max_rows, skip_ahead, delay) in
         [(8, 32, 64, true, 0), (1, 1, 1, true, 0), (8, 4, 8, true, 1), (8, 32, 64, false, 0)]
     {
-        let engine =
-            Engine::start(Mock { max_rows, ..Mock::default() }, EngineOptions { max_sequences, max_queue: 64, prefill_chunk }).unwrap();
+        let options = EngineOptions { max_sequences, max_queue: 64, prefill_chunk, ..EngineOptions::default() };
+        let engine = Engine::start(Mock { max_rows, ..Mock::default() }, options).unwrap();
         let submit = |n: u32| {
             let toy = Toy {
                 complete: Some(40 + n as usize % 30),
@@ -154,7 +160,34 @@ fn skipping_ahead_batches_and_slow_masks_change_nothing() {
             let what = format!("request {n}: {max_sequences} sequences, chunks of {prefill_chunk}, skip_ahead {skip_ahead}");
             assert_eq!(outcome.tokens, alone.tokens, "{what}");
             assert_eq!((outcome.finished().reason, outcome.finished().stop), (alone.finished().reason, alone.finished().stop), "{what}");
-            assert_eq!(outcome.finished().usage, alone.finished().usage, "{what}");
+            let made = |outcome: &Outcome| outcome.finished().usage.completion_tokens;
+            assert_eq!(made(&outcome), made(alone), "{what}");
+        }
+    }
+}
+
+#[test]
+fn guesses_change_nothing() {
+    let run = |speculate: bool, skip_ahead: bool, seed: u64| {
+        let mock = Mock::with_hook(|_, cancel| compute(Duration::from_micros(300), cancel));
+        let log = Arc::clone(&mock.log);
+        let engine = Engine::start(mock, EngineOptions { speculate, ..EngineOptions::default() }).unwrap();
+        let toy = Toy { periodic: true, complete: Some(300), ..Toy::default() };
+        let sampling = SamplingParams { seed: Some(seed), temperature: 0.4, ..SamplingParams::default() };
+        let request = Request { sampling, skip_ahead, max_tokens: Some(400), ..constrained(&[1, 2, 3], toy) };
+        let outcome = collect(&engine.submit(request).unwrap());
+        assert_eq!(outcome.finished().stop, Some(StopCause::Constraint));
+        assert_eq!(outcome.finished().usage.completion_tokens, 300);
+        let passes = log.lock().unwrap().len();
+        (outcome.ids(), passes)
+    };
+    for seed in 0..3 {
+        let (ids, passes) = run(false, false, seed);
+        assert_eq!(passes, 300);
+        for (speculate, skip_ahead) in [(false, true), (true, false), (true, true)] {
+            let (other, fewer) = run(speculate, skip_ahead, seed);
+            assert_eq!(other, ids, "speculate {speculate}, skip_ahead {skip_ahead}, seed {seed}");
+            assert!(fewer <= 300, "{fewer} passes");
         }
     }
 }

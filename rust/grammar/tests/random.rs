@@ -31,12 +31,12 @@ fn damaged(text: &'static str) -> impl Strategy<Value = String> {
     edits.prop_map(move |edits| {
         let mut chars: Vec<char> = text.chars().collect();
         for (index, kind, any, part) in edits {
-            let at = index.index(chars.len());
+            let at = index.index(chars.len().max(1));
             match kind {
-                0 => drop(chars.remove(at)),
-                1 => chars[at] = any,
-                2 => drop(chars.splice(at..at, part.chars())),
-                _ => chars.truncate(at.max(1)),
+                0 if !chars.is_empty() => drop(chars.remove(at)),
+                1 if !chars.is_empty() => chars[at] = any,
+                2 if !chars.is_empty() => drop(chars.splice(at..at, part.chars())),
+                _ => chars.truncate(at),
             }
         }
         chars.into_iter().collect()

@@ -1,5 +1,5 @@
 //! The one place where errors become Python exceptions: classes of `fastllm.errors`, each also the built-in that fits.
-use fastllm_engine::{DecodeError, Failure, ParamError, StartError, SubmitError};
+use fastllm_engine::{DecodeError, Failure, ParamError, StartError, StateError, SubmitError};
 use fastllm_gguf as gguf;
 use fastllm_grammar::GrammarError;
 use fastllm_kernels::buffer::OutOfMemory;
@@ -79,7 +79,7 @@ pub fn internal(py: Python<'_>, message: impl std::fmt::Display) -> PyErr {
 }
 
 /// An `OSError` as Python itself would raise it.
-fn os_error(py: Python<'_>, path: &Path, error: &io::Error, message: &str) -> PyErr {
+pub fn os_error(py: Python<'_>, path: &Path, error: &io::Error, message: &str) -> PyErr {
     let class = match error.kind() {
         io::ErrorKind::NotFound => "ModelFileNotFoundError",
         io::ErrorKind::PermissionDenied => "ModelFilePermissionError",
@@ -156,6 +156,12 @@ impl IntoPyErr for GrammarError {
     }
 }
 
+impl IntoPyErr for StateError {
+    fn into_py_err(self, py: Python<'_>) -> PyErr {
+        raise(py, "SavedStateError", self)
+    }
+}
+
 impl IntoPyErr for ParamError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
         raise(py, "ParameterError", self)
@@ -206,6 +212,7 @@ impl IntoPyErr for Failure {
             Failure::Decode(error) => error.into_py_err(py),
             Failure::Sample(error) => raise(py, "SamplingError", error),
             Failure::Constraint(error) => raise(py, "GrammarError", error),
+            Failure::State(error) => error.into_py_err(py),
             Failure::Panicked { .. } => raise(py, "InternalError", self),
             Failure::ShutDown => closed(py),
         }

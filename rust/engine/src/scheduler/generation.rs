@@ -59,6 +59,11 @@ impl Generation {
         self.made
     }
 
+    /// Tokens that may still be made.
+    pub(crate) fn left(&self) -> usize {
+        self.max_tokens.map_or(usize::MAX, |max| (max as usize).saturating_sub(self.made))
+    }
+
     /// Chooses the token after `tokens` and appends it and those that must follow it, or ends the text.
     pub(crate) fn advance(
         &mut self,
