@@ -203,6 +203,13 @@ fn schemas() {
             ),
         ),
         (
+            "1000 properties",
+            format!(
+                "{{\"type\":\"object\",\"properties\":{{{}}},\"additionalProperties\":false}}",
+                (0..1_000).map(|n| format!("\"p{n}\":{{\"type\":\"integer\"}}")).collect::<Vec<_>>().join(",")
+            ),
+        ),
+        (
             "required properties",
             format!("{{\"type\":\"object\",\"required\":[{}]}}", (0..5_000).map(|n| format!("\"p{n}\"")).collect::<Vec<_>>().join(",")),
         ),
