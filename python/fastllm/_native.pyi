@@ -177,7 +177,14 @@ class Grammars:
 
 @final
 class Engine:
-    def __new__(cls, model: Model, tokenizer: Tokenizer, cache_bytes: int, speculate: bool) -> Engine: ...
+    def __new__(
+        cls,
+        model: Model,
+        tokenizer: Tokenizer,
+        cache_bytes: int,
+        speculate: bool,
+        draft: Model | None,
+    ) -> Engine: ...
     def submit(
         self,
         prompt: Sequence[int],

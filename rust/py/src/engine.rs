@@ -52,12 +52,21 @@ pub struct Engine {
 
 #[pymethods]
 impl Engine {
-    /// Starts the thread; `cache_bytes` bounds what the KV cache keeps of requests that ended, `speculate` allows guesses.
+    /// Starts the thread; `cache_bytes` bounds what the KV cache keeps of requests that ended, `speculate` allows guesses from the text,
+    /// and from `draft`, a model with the same vocabulary.
     #[new]
-    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer, cache_bytes: usize, speculate: bool) -> PyResult<Engine> {
-        let decoder = ModelDecoder::new(Arc::clone(&model.inner)).or_raise(py)?;
-        let engine =
-            Arc::new(engine::Engine::start(decoder, EngineOptions { cache_bytes, speculate, ..EngineOptions::default() }).or_raise(py)?);
+    fn new(
+        py: Python<'_>,
+        model: &Model,
+        tokenizer: &Tokenizer,
+        cache_bytes: usize,
+        speculate: bool,
+        draft: Option<&Model>,
+    ) -> PyResult<Engine> {
+        let decoder = |model: &Model| ModelDecoder::new(Arc::clone(&model.inner)).or_raise(py);
+        let options = EngineOptions { cache_bytes, speculate, ..EngineOptions::default() };
+        let draft = draft.map(decoder).transpose()?;
+        let engine = Arc::new(engine::Engine::start_with_draft(decoder(model)?, draft, options).or_raise(py)?);
         remember(&engine);
         let tokenizer = Arc::clone(&tokenizer.inner);
         Ok(Engine {
