@@ -68,9 +68,7 @@ impl Messages {
         let next = input.next(MARKERS);
         let (Next::At(at, _) | Next::Not(at)) = next;
         let text = input.take(at);
-        if !text.trim().is_empty() {
-            out.content(text);
-        }
+        out.content(text);
         let Next::At(_, marker) = next else { return false };
         input.mark = input.at;
         let marker = MARKERS.get(marker).copied().unwrap_or_default();
@@ -144,9 +142,12 @@ impl Dialect for Messages {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(reason) => {
-                    // An unfinished header holds nothing yet: all of its text is read.
-                    if matches!(self.place, Place::Header) && input.ended {
-                        input.take(input.rest().len());
+                    if matches!(self.place, Place::Header) {
+                        // Its marker is read, so that it does not begin again; at the end, all of it.
+                        input.literal(MARKERS);
+                        if input.ended {
+                            input.take(input.rest().len());
+                        }
                     }
                     out.malformed(input.raw(), reason);
                     input.mark = input.at;
