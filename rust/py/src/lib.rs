@@ -18,6 +18,7 @@ mod request;
 mod roofline;
 mod sampling;
 mod tokenizer;
+mod tools;
 mod waker;
 
 use pyo3::prelude::*;
@@ -44,6 +45,8 @@ mod _native {
     use crate::sampling::Sampling;
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
+    #[pymodule_export]
+    use crate::tools::{OutputParser, tool_formats};
     #[pymodule_export]
     use crate::waker::Waker;
 

@@ -74,7 +74,7 @@ impl<'a> Lark<'a> {
     }
 
     pub fn rule(&mut self, name: &str, body: &str) {
-        self.rules.push_str(&format!("{name}: {}\n", body.trim()));
+        self.rules.extend([name, ": ", body.trim(), "\n"]);
     }
 
     /// A rule for JSON of a schema.

@@ -252,7 +252,7 @@ fn escape(byte: u8, out: &mut String) {
         b'\n' => out.push_str("\\n"),
         b'\r' => out.push_str("\\r"),
         b'\t' => out.push_str("\\t"),
-        _ => out.push_str(&format!("\\u{byte:04x}")),
+        _ => out.extend(["\\u00", &format!("{byte:02x}")]),
     }
 }
 
