@@ -37,6 +37,7 @@ from fastllm.plan import MemoryPlan, plan
 from fastllm.results import ChatChunk, ChatReply, Chunk, Generation, Timings, TokenLogprob, TopLogprob, Usage
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, TokenStream
 from fastllm.tokenizer import Tokenizer
+from fastllm.tools import ToolCall, ToolCallDelta, describe_tool
 
 __all__ = [
     "AsyncChatStream",
@@ -71,11 +72,14 @@ __all__ = [
     "TokenLogprob",
     "TokenStream",
     "Tokenizer",
+    "ToolCall",
+    "ToolCallDelta",
     "TopLogprob",
     "UnsupportedModelError",
     "Usage",
     "__version__",
     "available_isas",
+    "describe_tool",
     "plan",
 ]
 

@@ -8,9 +8,7 @@ from typing import Any, Literal, TypeAlias, final
 from fastllm.cache import Condition
 from fastllm.gguf import MetadataValue
 
-_Part: TypeAlias = tuple[
-    Literal["content", "reasoning", "begin", "arguments", "end", "malformed"], int | None, str
-]
+_Part: TypeAlias = tuple[Literal["content", "reasoning", "begin", "arguments", "end", "malformed"], int | None, str]
 _Cached: TypeAlias = tuple[Path, Path, int, float, Condition]
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,11 @@ class ChatTemplate:
         self.source = source
         self.bos_token = bos_token
         self.eos_token = eos_token
+
+    @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that the template reads and does not set itself, such as "messages" or "enable_thinking"."""
+        return frozenset(self._native.variables())
 
     def render(
         self,

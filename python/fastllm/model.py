@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastllm import _native
+from fastllm.answer import ChatOutput
 from fastllm.chat import ChatTemplate, Message
+from fastllm.conversation import ChatSettings, Prepared, normalise, prepare
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams
-from fastllm.results import ChatChunk, ChatReply, Chunk, Generation
+from fastllm.results import ChatReply, Chunk, Generation
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
 from fastllm.tokenizer import Tokenizer
+from fastllm.tools import Tool, ToolChoice
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -221,38 +224,65 @@ class Model:
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_format: str | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatReply:
         """Answers a conversation.
 
-        The messages are written with the chat template of the file. The answer is what the model wrote: reasoning and
-        tool calls are left in its text as they are.
+        The messages are written with the chat template of the file. Texts of control tokens in them stay text. The
+        answer is taken apart into content, reasoning and tool calls; docs/tools.md says how.
 
         Args:
-            messages: Dicts with "role" and "content", and whatever else the template reads.
+            messages: Dicts with "role" and "content", and whatever else the template reads: "tool_calls" and
+                "reasoning_content" of the assistant's messages, "tool_call_id" of results, whose role is "tool".
             params: The options; None: the defaults.
-            tools: Descriptions of tools, for templates that write them.
+            tools: What the model may call: dicts in the form of the OpenAI interface, or Python functions, which
+                `fastllm.describe_tool` describes.
+            tool_choice: "auto": the model decides. "none": it is not told of the tools. "required", or
+                `{"type": "function", "function": {"name": ...}}`: it must call one of them, or this one.
+            parallel_tool_calls: Whether it may make several calls; otherwise the answer ends with the first.
+            tool_format: How the model writes calls, one of the names in docs/tools.md; None: as its template says.
+            reasoning_effort: How much to reason, for templates that read it, such as "low", "medium" or "high".
+            enable_thinking: Whether to reason, for templates that read it.
             chat_template: Another template than that of the file.
             chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
             options: Fields of `SamplingParams` that differ from `params`.
 
         Raises:
             TemplateError: The file has no template, or the template refuses the conversation.
-            ContextOverflowError, ParameterError, TypeError: As `generate`.
+            ParameterError: As `generate`; the template does not read an option; a tool is none.
+            ContextOverflowError, TypeError: As `generate`.
         """
         resolved = SamplingParams.resolve("chat", params, options)
-        ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
-        return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, None)).result()
+        settings = ChatSettings(
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            tool_format,
+            reasoning_effort,
+            enable_thinking,
+            chat_template_kwargs or {},
+        )
+        return self._chat(messages, chat_template, settings, resolved, None).result()
 
     def chat_stream(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_format: str | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
@@ -260,36 +290,72 @@ class Model:
     ) -> ChatStream:
         """Answers a conversation, giving the text while it is made. As `chat` and `stream`."""
         resolved = SamplingParams.resolve("chat_stream", params, options)
-        ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
-        return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, progress))
+        settings = ChatSettings(
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            tool_format,
+            reasoning_effort,
+            enable_thinking,
+            chat_template_kwargs or {},
+        )
+        return self._chat(messages, chat_template, settings, resolved, progress)
 
     async def achat(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_format: str | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatReply:
         """`chat` for asyncio. Cancelling the task stops the work."""
         resolved = SamplingParams.resolve("achat", params, options)
-        return await self._achat(messages, resolved, tools, chat_template, chat_template_kwargs).result()
+        settings = ChatSettings(
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            tool_format,
+            reasoning_effort,
+            enable_thinking,
+            chat_template_kwargs or {},
+        )
+        return await self._achat(messages, chat_template, settings, resolved).result()
 
     def achat_stream(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_format: str | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> AsyncChatStream:
         """`chat_stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
         resolved = SamplingParams.resolve("achat_stream", params, options)
-        return self._achat(messages, resolved, tools, chat_template, chat_template_kwargs)
+        settings = ChatSettings(
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            tool_format,
+            reasoning_effort,
+            enable_thinking,
+            chat_template_kwargs or {},
+        )
+        return self._achat(messages, chat_template, settings, resolved)
 
     @property
     def chat_template(self) -> ChatTemplate:
@@ -317,9 +383,16 @@ class Model:
         now: datetime | None = None,
         **variables: Any,
     ) -> str:
-        """The text of a conversation, by the template of the file. The arguments are those of `ChatTemplate.render`."""
+        """The text of a conversation, by the template of the file. The arguments are those of `ChatTemplate.render`.
+
+        Messages are changed as `chat` does where the template wants them otherwise: see docs/tools.md.
+        """
         return self.chat_template.render(
-            messages, tools=tools, add_generation_prompt=add_generation_prompt, now=now, **variables
+            normalise(self.chat_template, messages),
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            now=now,
+            **variables,
         )
 
     # Numbers
@@ -488,20 +561,32 @@ class Model:
 
         return AsyncTokenStream(_Output(Chunk, Generation, self.tokenizer, params, None), submit)
 
+    def _chat(
+        self,
+        messages: Sequence[Message],
+        chat_template: ChatTemplate | str | None,
+        settings: ChatSettings,
+        params: SamplingParams,
+        progress: Progress | None,
+    ) -> ChatStream:
+        prepared = self._prepare(messages, chat_template, settings)
+        shown = prepared.parser.shown()
+        request = self._engine.submit(prepared.ids, params._native(), None, shown)  # noqa: SLF001 - one package
+        return ChatStream(ChatOutput(prepared, self.tokenizer, params, progress), request)
+
     def _achat(
         self,
         messages: Sequence[Message],
-        params: SamplingParams,
-        tools: Sequence[Mapping[str, Any]] | None,
         chat_template: ChatTemplate | str | None,
-        variables: Mapping[str, Any] | None,
+        settings: ChatSettings,
+        params: SamplingParams,
     ) -> AsyncChatStream:
-        ids = self._chat_prompt(messages, tools, chat_template, variables)
+        prepared = self._prepare(messages, chat_template, settings)
 
         async def submit(waker: _native.Waker) -> _native.Request:
-            return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
+            return self._engine.submit(prepared.ids, params._native(), waker, prepared.parser.shown())  # noqa: SLF001
 
-        return AsyncChatStream(_Output(ChatChunk, ChatReply, self.tokenizer, params, None), submit)
+        return AsyncChatStream(ChatOutput(prepared, self.tokenizer, params, None), submit)
 
     @staticmethod
     def _run_all(starts: Iterable[Callable[[], TokenStream]]) -> list[Generation]:
@@ -527,20 +612,14 @@ class Model:
         bos, eos = (None if x is None else tokenizer.token(x) for x in (tokenizer.bos_id, tokenizer.eos_id))
         return ChatTemplate(source, bos_token=bos, eos_token=eos)
 
-    def _chat_prompt(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None,
-        chat_template: ChatTemplate | str | None,
-        variables: Mapping[str, Any] | None,
-    ) -> list[int]:
+    def _prepare(
+        self, messages: Sequence[Message], chat_template: ChatTemplate | str | None, settings: ChatSettings
+    ) -> Prepared:
         if chat_template is None:
             template = self.chat_template
         else:
             template = self._compile(chat_template) if isinstance(chat_template, str) else chat_template
-        text = template.render(messages, tools=tools, add_generation_prompt=True, **dict(variables or {}))
-        # The template writes the tokens that begin a text itself.
-        return self.tokenizer.encode(text, add_special=False, parse_special=True)
+        return prepare(template, self.tokenizer, messages, settings)
 
 
 def _count(name: str, value: int | None) -> int | None:
