@@ -154,15 +154,20 @@ impl<'a> Lark<'a> {
         all.join(" ")
     }
 
+    /// A rule for any text up to and with a marker.
+    pub fn through(&mut self, name: &str, marker: &str) {
+        if self.is_control(marker) {
+            let marker = self.marker(marker);
+            self.rule(name, &format!("/(?s:.*)/ {marker}"));
+        } else {
+            self.rule(&format!("{name}[lazy]"), &format!("/(?s:.*){}/", pattern(marker)));
+        }
+    }
+
     /// The grammar, whose output is `calls`, with reasoning before them.
     pub fn finish(mut self, calls: &str) -> String {
         let Some(Reasoning { open, close }) = self.constraint.reasoning else { return self.text_of(calls) };
-        if self.is_control(close) {
-            let close = self.marker(close);
-            self.rule("thought", &format!("/(?s:.*)/ {close}"));
-        } else {
-            self.rule("thought[lazy]", &format!("/(?s:.*){}/", pattern(close)));
-        }
+        self.through("thought", close);
         self.rule("space", "/[ \\n]{0,4}/");
         if self.constraint.inside_reasoning {
             return self.text_of(&format!("thought space {calls}"));

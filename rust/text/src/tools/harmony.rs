@@ -163,12 +163,13 @@ impl Dialect for Messages {
 }
 
 pub(super) fn grammar(mut lark: Lark<'_>) -> String {
-    let [start, channel, message, constrain, end, call_end] =
-        ["<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>"].map(|marker| lark.marker(marker));
+    let [start, channel, message, constrain, call_end] =
+        ["<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"].map(|marker| lark.marker(marker));
     let call = lark.each(|_, name, arguments| {
         let header = Lark::text(&format!("commentary to=functions.{name} "));
         format!("{channel} {header} {constrain} \"json\" {message} {arguments} {call_end}")
     });
-    lark.rule("analysis", &format!("{channel} \"analysis\" {message} /(?s:.*)/ {end} {start} \"assistant\""));
+    lark.through("thought", "<|end|>");
+    lark.rule("analysis", &format!("{channel} \"analysis\" {message} thought {start} \"assistant\""));
     lark.text_of(&format!("[analysis] {call}"))
 }
