@@ -182,6 +182,35 @@ def test_options_reach_the_template(model):
     assert reply.usage.prompt_tokens == len(prompt)
 
 
+def test_control_tokens_are_shown_only_where_they_are_markers(model, shared):
+    """Decoding leaves control tokens out; the parser needs those that are its markers."""
+    tokenizer, template = model.tokenizer, "<|channel|><|message|>"
+    assert _native.OutputParser(tokenizer._native, template, None, None, "").shown() == []
+    llama = fastllm.Tokenizer.from_gguf(shared("tokenizers/llama-bpe/vocab.gguf"))
+    tag = llama.encode("<|python_tag|>", add_special=False, parse_special=True)
+    parser = _native.OutputParser(llama._native, "", "llama3", [describe_tool(get_weather)], "")
+    assert parser.shown() == tag
+    assert _native.OutputParser(llama._native, "", "llama3", None, "").shown() == []
+    assert f'call_0: "{{\\"name' in parser.constraint("get_weather", False)  # noqa: FBT003
+
+
+def test_shown_tokens_are_in_the_text(model):
+    (end,) = model.tokenizer.encode("<|im_end|>", add_special=False, parse_special=True)
+    prompt = model.tokenizer.encode("<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n", parse_special=True)
+    params = fastllm.SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
+
+    def text(shown):
+        request = model._engine.submit(prompt, params._native(), None, shown)
+        parts = []
+        while not isinstance(event := request.next(wait=True), _native.Finished):
+            parts += [event.text] if isinstance(event, _native.Token) else []
+        return "".join(parts)
+
+    assert "<|im_end|>" in text([end])
+    assert text([end]).replace("<|im_end|>", "") == text([])
+    assert text([]) == model.generate(prompt, params).text
+
+
 # Descriptions of functions
 
 
@@ -320,7 +349,7 @@ def test_conversations_with_calls_render_in_all_templates(model, shared):
         template = fastllm.ChatTemplate(path.read_text(encoding="utf-8"), bos_token="<s>", eos_token="</s>")
         if path.stem in without:
             with (
-                pytest.raises(fastllm.TemplateError, match="alternate|not supported"),
+                pytest.raises(fastllm.TemplateError, match=r"alternate|not supported"),
                 pytest.warns(fastllm.FastLLMWarning),
             ):
                 model.chat(messages, tools=tools, chat_template=template)

@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fastllm import _native
@@ -55,16 +54,7 @@ def prepare(
         # What is not shown is not called.
         tools = None
     variables = _variables(template, settings)
-    now = datetime.now()  # noqa: DTZ005 - templates write the local date
-    moment = (now.year, now.month, now.day, now.hour, now.minute, now.second, now.microsecond)
-    text, ids = template._native.encode(  # noqa: SLF001 - one package
-        tokenizer._native,  # noqa: SLF001
-        normalise(template, messages),
-        tools,
-        True,
-        moment,
-        variables,
-    )
+    text, ids = template._encode(tokenizer, normalise(template, messages), tools, variables)  # noqa: SLF001 - one package
     parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, text)  # noqa: SLF001
     if choice not in ("auto", "none"):
         require_call(parser, None if choice == "required" else choice[0], settings.parallel_tool_calls)
