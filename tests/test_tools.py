@@ -191,7 +191,7 @@ def test_control_tokens_are_shown_only_where_they_are_markers(model, shared):
     parser = _native.OutputParser(llama._native, "", "llama3", [describe_tool(get_weather)], "")
     assert parser.shown() == tag
     assert _native.OutputParser(llama._native, "", "llama3", None, "").shown() == []
-    assert f'call_0: "{{\\"name' in parser.constraint("get_weather", False)  # noqa: FBT003
+    assert 'call_0: "{\\"name' in parser.constraint("get_weather", False)
 
 
 def test_shown_tokens_are_in_the_text(model):

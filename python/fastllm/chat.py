@@ -74,7 +74,7 @@ class ChatTemplate:
     ) -> tuple[str, list[int]]:
         """The text that opens the assistant's turn, and its ids, in which the control tokens are the template's."""
         native = tokenizer._native  # noqa: SLF001 - one package
-        return self._native.encode(native, list(messages), tools, True, _moment(None), variables)  # noqa: FBT003
+        return self._native.encode(native, list(messages), tools, True, _moment(None), variables)
 
     def __repr__(self) -> str:
         return f"<ChatTemplate of {len(self.source)} characters>"
