@@ -11,6 +11,8 @@ import pytest
 import fastllm
 from fastllm import ToolCall, ToolCallDelta, _native, describe_tool
 
+from .conftest import ROOT
+
 QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
@@ -131,7 +133,9 @@ def test_one_call_at_a_time(model, cases):
         (call.name, call.arguments) for call in both.tool_calls[:1]
     ]
     assert one.finish_reason == "tool_calls"
+    assert one.token_ids == both.token_ids[: len(one.token_ids)]
     assert len(one.token_ids) < len(both.token_ids)
+    assert one.usage.completion_tokens == len(one.token_ids)
 
 
 def test_a_call_that_breaks_off_is_content(model):
@@ -182,16 +186,19 @@ def test_options_reach_the_template(model):
     assert reply.usage.prompt_tokens == len(prompt)
 
 
-def test_control_tokens_are_shown_only_where_they_are_markers(model, shared):
+def test_control_tokens_are_shown_only_where_they_are_markers(model):
     """Decoding leaves control tokens out; the parser needs those that are its markers."""
-    tokenizer, template = model.tokenizer, "<|channel|><|message|>"
-    assert _native.OutputParser(tokenizer._native, template, None, None, "").shown() == []
-    llama = fastllm.Tokenizer.from_gguf(shared("tokenizers/llama-bpe/vocab.gguf"))
-    tag = llama.encode("<|python_tag|>", add_special=False, parse_special=True)
-    parser = _native.OutputParser(llama._native, "", "llama3", [describe_tool(get_weather)], "")
-    assert parser.shown() == tag
-    assert _native.OutputParser(llama._native, "", "llama3", None, "").shown() == []
-    assert 'call_0: "{\\"name' in parser.constraint("get_weather", False)
+    tools = [describe_tool(get_weather)]
+    assert _native.OutputParser(model.tokenizer._native, "", "harmony", tools, "").shown() == []
+    tokenizer = fastllm.Tokenizer.from_gguf(ROOT / "tests/data/tokenizers/gpt-4o-made/vocab.gguf")
+    markers = tokenizer.encode("<|start|><|end|>", add_special=False, parse_special=True)
+    parser = _native.OutputParser(tokenizer._native, "", "harmony", tools, "")
+    assert parser.shown() == sorted(markers)
+    assert _native.OutputParser(tokenizer._native, "", "hermes", tools, "").shown() == []
+    # A grammar has them as tokens, and other markers as text.
+    grammar = parser.constraint("get_weather", parallel=False)
+    assert " <|start|> " in grammar
+    assert ' "<|channel|>" ' in grammar
 
 
 def test_shown_tokens_are_in_the_text(model):

@@ -46,6 +46,8 @@ class ChatOutput(_Output[ChatChunk, ChatReply]):
 
     def add(self, event: _native.Prefill | _native.Token | _native.Finished) -> ChatChunk | None:
         """Takes an event; the chunk that it makes, if it does."""
+        if self.enough and isinstance(event, _native.Token):
+            return None  # made before the request was cancelled
         chunk = super().add(event)
         if not isinstance(event, _native.Finished):
             return chunk
@@ -107,7 +109,11 @@ class ChatOutput(_Output[ChatChunk, ChatReply]):
         logprobs: tuple[TokenLogprob, ...] | None,
     ) -> ChatReply:
         calls = tuple(ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._calls.values())
-        if calls and (reason == "stop" or (reason == "cancelled" and self.enough)):
+        if self.enough:
+            # However far the engine was ahead.
+            reason, stop = "tool_calls", None
+            usage = Usage(usage.prompt_tokens, usage.cached_tokens, len(ids))
+        elif calls and reason == "stop":
             reason = "tool_calls"
         return ChatReply(
             "".join(self._content),

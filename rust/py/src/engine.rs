@@ -60,13 +60,13 @@ impl Engine {
     }
 
     /// Queues a request; `waker` hears of its events; the control tokens `shown` are part of its text.
-    #[pyo3(signature = (prompt, sampling, waker, shown = Vec::new()))]
-    fn submit(&self, prompt: &Bound<'_, PyAny>, sampling: &Sampling, waker: Option<&Waker>, shown: Vec<u32>) -> PyResult<Request> {
+    #[pyo3(signature = (prompt, sampling, waker, shown = None))]
+    fn submit(&self, prompt: &Bound<'_, PyAny>, sampling: &Sampling, waker: Option<&Waker>, shown: Option<Vec<u32>>) -> PyResult<Request> {
         let py = prompt.py();
         let engine = self.inner.get(py)?;
         let prompt = ids(prompt)?;
         let request = engine::Request {
-            pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt, shown)),
+            pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt, shown.unwrap_or_default())),
             prompt,
             sampling: sampling.params.clone(),
             stop: sampling.stop.clone(),
