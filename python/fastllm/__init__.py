@@ -51,6 +51,7 @@ from fastllm.results import (
 from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, TokenStream
 from fastllm.tokenizer import Tokenizer
+from fastllm.tools import ToolCall, ToolCallDelta, describe_tool
 
 __all__ = [
     "AsyncChatStream",
@@ -90,11 +91,14 @@ __all__ = [
     "TokenLogprob",
     "TokenStream",
     "Tokenizer",
+    "ToolCall",
+    "ToolCallDelta",
     "TopLogprob",
     "UnsupportedModelError",
     "Usage",
     "__version__",
     "available_isas",
+    "describe_tool",
     "plan",
 ]
 

@@ -78,8 +78,9 @@ impl Engine {
         })
     }
 
-    /// Queues a request whose output follows `grammar`; `waker` hears of its events. Without `skip_ahead`, each token that the grammar
+    /// Queues a request whose output follows `grammar`; `waker` hears of its events; the control tokens `shown` are part of its text. Without `skip_ahead`, each token that the grammar
     /// forces is sampled.
+    #[pyo3(signature = (prompt, sampling, grammar, skip_ahead, waker, shown = None))]
     fn submit(
         &self,
         prompt: &Bound<'_, PyAny>,
@@ -87,12 +88,13 @@ impl Engine {
         grammar: Option<&Grammar>,
         skip_ahead: bool,
         waker: Option<&Waker>,
+        shown: Option<Vec<u32>>,
     ) -> PyResult<Request> {
         let py = prompt.py();
         let engine = self.inner.get(py)?;
         let prompt = ids(prompt)?;
         let request = engine::Request {
-            pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt)),
+            pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt, shown.unwrap_or_default())),
             prompt,
             sampling: sampling.params.clone(),
             stop: sampling.stop.clone(),
