@@ -22,7 +22,7 @@ fn try_out(name: &str, source: &Source) -> String {
         },
     });
     println!("{name}: {:?}: {}", started.elapsed(), outcome.chars().take(300).collect::<String>());
-    assert!(!outcome.contains("panic") && !outcome.contains("unwrap"), "{name}: {outcome}");
+    assert!(!outcome.contains("panic"), "{name}: {outcome}");
     outcome
 }
 
