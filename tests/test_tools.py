@@ -145,15 +145,42 @@ def test_a_call_that_breaks_off_is_content(model):
     assert len(reply.malformed_calls) == 1
 
 
+def forecast(city: str, days: Literal[1, 2, 3], details: bool = False) -> str:
+    """Get the forecast of a city."""
+    return f"{city} {days} {details}"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_required_call_is_made_whatever_is_asked(model, seed):
+    messages = [{"role": "user", "content": "Hello!"}]
+    options = {"temperature": 1.0, "seed": seed, "max_tokens": 100}
+    reply = model.chat(messages, tools=[get_weather, forecast], tool_choice="required", **options)
+    for call in reply.tool_calls:
+        arguments = call.parse()
+        assert call.name in ("get_weather", "forecast")
+        assert isinstance(arguments["city"], str)
+        if call.name == "forecast":
+            assert arguments["days"] in (1, 2, 3)
+            assert isinstance(arguments.get("details", False), bool)
+    if reply.finish_reason != "length":
+        assert reply.finish_reason == "tool_calls"
+        assert reply.malformed_calls == ()
+    named = {"type": "function", "function": {"name": "forecast"}}
+    one = model.chat(messages, tools=[get_weather, forecast], tool_choice=named, parallel_tool_calls=False, **options)
+    assert [call.name for call in one.tool_calls] == ["forecast"] or one.finish_reason == "length"
+    chunks = list(model.chat_stream(messages, tools=[get_weather, forecast], tool_choice="required", **options))
+    names = [delta.name for chunk in chunks for delta in chunk.tool_calls if delta.name]
+    assert names[: len(reply.tool_calls)] == [call.name for call in reply.tool_calls]
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
         ({"tool_choice": "always"}, "tool_choice"),
         ({"tool_choice": "required"}, "needs tools"),
-        ({"tools": [get_weather], "tool_choice": "required"}, "structured output"),
         (
-            {"tools": [get_weather], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
-            "structured",
+            {"tools": [get_weather], "tool_choice": "required", "response_format": {"type": "json_object"}},
+            "cannot be combined",
         ),
         ({"tools": [get_weather], "tool_choice": {"type": "function", "function": {"name": "none"}}}, "no tool 'none'"),
         ({"tools": [get_weather], "tool_choice": {"name": "get_weather"}}, "tool_choice must be"),
@@ -207,7 +234,7 @@ def test_shown_tokens_are_in_the_text(model):
     params = fastllm.SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 
     def text(shown):
-        request = model._engine.submit(prompt, params._native(), None, shown)
+        request = model._engine.submit(prompt, params._native(), None, True, None, shown)
         parts = []
         while not isinstance(event := request.next(wait=True), _native.Finished):
             parts += [event.text] if isinstance(event, _native.Token) else []
