@@ -10,6 +10,7 @@ __all__ = [
     "FastLLMWarning",
     "ForkError",
     "InternalError",
+    "MissingExtraError",
     "ModelFileError",
     "ModelFileNotFoundError",
     "ModelFilePermissionError",
@@ -97,6 +98,10 @@ class ForkError(FastLLMError, RuntimeError):
 
 class OutOfMemoryError(FastLLMError, MemoryError):
     """There is not enough memory."""
+
+
+class MissingExtraError(FastLLMError, ImportError):
+    """A package is missing that an extra of this one installs: the message names the extra."""
 
 
 class InternalError(FastLLMError, RuntimeError):

@@ -481,12 +481,15 @@ class Model:
     def _astream(self, prompt: Prompt, params: SamplingParams) -> AsyncTokenStream:
         import asyncio  # noqa: PLC0415
 
+        output = _Output(Chunk, Generation, self.tokenizer, params, None)
+
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
+            output.prompt_tokens = len(ids)
             return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
 
-        return AsyncTokenStream(_Output(Chunk, Generation, self.tokenizer, params, None), submit)
+        return AsyncTokenStream(output, submit)
 
     def _achat(
         self,
@@ -497,11 +500,13 @@ class Model:
         variables: Mapping[str, Any] | None,
     ) -> AsyncChatStream:
         ids = self._chat_prompt(messages, tools, chat_template, variables)
+        output = _Output(ChatChunk, ChatReply, self.tokenizer, params, None)
+        output.prompt_tokens = len(ids)
 
         async def submit(waker: _native.Waker) -> _native.Request:
             return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
 
-        return AsyncChatStream(_Output(ChatChunk, ChatReply, self.tokenizer, params, None), submit)
+        return AsyncChatStream(output, submit)
 
     @staticmethod
     def _run_all(starts: Iterable[Callable[[], TokenStream]]) -> list[Generation]:

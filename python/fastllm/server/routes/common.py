@@ -1,0 +1,131 @@
+"""What routes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, cast
+
+from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+import fastllm
+from fastllm.server.errors import ApiError
+
+if TYPE_CHECKING:
+    from fastllm.model import Model
+    from fastllm.results import TokenLogprob, TopLogprob
+    from fastllm.server.service import Service
+
+__all__ = ["ERRORS", "FINGERPRINT", "found", "limit", "logprob", "new_router", "service_of", "usage"]
+
+FINGERPRINT = f"fastllm-{fastllm.__version__}"
+# What -inf is written as: JSON has no infinities.
+_NEVER = -9999.0
+
+
+class ErrorObject(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="The field that is wrong")
+    code: str | None = Field(description="For programs")
+
+
+class ErrorBody(BaseModel):
+    """The answer that is an error."""
+
+    error: ErrorObject
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request is wrong"},
+    401: {"model": ErrorBody, "description": "The API key is missing or wrong"},
+    403: {"model": ErrorBody, "description": "The Host header is not this server's"},
+    404: {"model": ErrorBody, "description": "There is no such model"},
+    408: {"model": ErrorBody, "description": "The body came too slowly"},
+    413: {"model": ErrorBody, "description": "The body is too large"},
+    415: {"model": ErrorBody, "description": "The body is not application/json"},
+    429: {"model": ErrorBody, "description": "Too many requests wait"},
+    503: {"model": ErrorBody, "description": "The server is stopping or full"},
+}
+
+
+class _Parsed(Request):
+    """A request whose body was read and parsed before."""
+
+    async def json(self) -> Any:
+        return self.scope["fastllm.json"]
+
+
+class _Route(APIRoute):
+    """Hands over the value that the guard parsed."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_Parsed(request.scope, request.receive))
+
+        return handle
+
+
+def new_router(tag: str) -> APIRouter:
+    """A router for JSON endpoints."""
+    # 422 is what FastAPI would describe by itself; this server answers 400.
+    return APIRouter(route_class=_Route, tags=[tag], responses=ERRORS)
+
+
+def service_of(request: Request) -> Service:
+    """The service of the application."""
+    return cast("Service", request.app.state.service)
+
+
+def found(request: Request, name: str | None) -> tuple[Service, str, Model]:
+    """The service, and the model that a request names."""
+    service = service_of(request)
+    key, model = service.find(name)
+    request.scope["fastllm.model"] = key
+    return service, key, model
+
+
+def limit(service: Service, asked: int | None, param: str) -> int | None:
+    """The most tokens of an answer.
+
+    Raises:
+        ApiError: 400, more than this server gives.
+    """
+    most = service.options.max_tokens
+    if asked is not None and most is not None and asked > most:
+        raise ApiError(400, f"{param} = {asked} is more than the {most} of this server", param=param)
+    return most if asked is None else asked
+
+
+def usage(results: list[Any], *, choices: int = 1) -> dict[str, Any]:
+    """The usage of several sequences in OpenAI's form; `choices` of them share a prompt, which counts once."""
+    prompts = results[::choices]
+    prompt = sum(result.usage.prompt_tokens for result in prompts)
+    completion = sum(result.usage.completion_tokens for result in results)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(result.usage.cached_tokens for result in prompts)},
+    }
+
+
+def logprob(model: Model, token: TokenLogprob) -> dict[str, Any]:
+    """The log-probabilities at one token, in the form of OpenAI's chat."""
+    return {**_one(model, token), "top_logprobs": [_one(model, top) for top in token.top]}
+
+
+def finite(value: float) -> float:
+    """A log-probability that JSON can write."""
+    return max(value, _NEVER)
+
+
+def _one(model: Model, token: TopLogprob) -> dict[str, Any]:
+    raw = model.tokenizer.decode_bytes([token.token_id], skip_special=False)
+    return {"token": token.token, "logprob": finite(token.logprob), "bytes": list(raw)}
