@@ -12,6 +12,7 @@ import atexit as _atexit
 from fastllm import _native
 from fastllm._native import __version__, available_isas
 from fastllm.chat import ChatTemplate
+from fastllm.clients import async_openai, openai
 from fastllm.errors import (
     BusyError,
     CancelledError,
@@ -77,7 +78,9 @@ __all__ = [
     "UnsupportedModelError",
     "Usage",
     "__version__",
+    "async_openai",
     "available_isas",
+    "openai",
     "plan",
 ]
 

@@ -304,7 +304,7 @@ class _AsyncStream(Generic[C, R]):
         return self._output.prompt_tokens
 
     def close(self) -> None:
-        """Stops the work and gives up what was not taken. For the event loop of the stream, and no task may wait for it."""
+        """Stops the work and gives up what was not taken. In its event loop only, and while no task awaits it."""
         self.cancel()
         self._leave()
 

@@ -24,13 +24,16 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "serve",
         help="serve models over HTTP",
-        description="Serves models with the interfaces of OpenAI and Anthropic. Without MODEL, the embedded demo model. "
+        description="Serves models with the interfaces of OpenAI and Anthropic. Without MODEL, the embedded one. "
         "Needs the extra: pip install 'fastllm[server]'.",
         epilog="Keys may also come from FASTLLM_API_KEY, separated by commas. SIGTERM and Ctrl-C let running requests "
         "end; a second one ends at once.",
     )
     parser.add_argument(
-        "models", nargs="*", metavar="[NAME=]MODEL", help="a GGUF file; NAME is what requests call it (default: its stem)"
+        "models",
+        nargs="*",
+        metavar="[NAME=]MODEL",
+        help="a GGUF file; NAME is what requests call it (default: its stem)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on; 0: a free one (default: 8000)")
@@ -46,7 +49,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     for flag, default, kind, text in _LIMITS:
         shown = "" if default is None else f" (default: {default})"
         limits.add_argument(flag, type=kind, default=default, metavar="N", help=text + shown)
-    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="form of the log (default: text)")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="form of the log (default: text)"
+    )
     arguments.add_loading(parser)
     parser.set_defaults(run=run, parser=parser)
 

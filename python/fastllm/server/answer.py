@@ -47,7 +47,8 @@ async def attend(service: Service, receive: Receive, work: Coroutine[Any, Any, T
     task, gone = loop.create_task(work), loop.create_task(_gone(receive))
     with service.cut() as cut:
         try:
-            await asyncio.wait({task, gone, cut}, return_when=asyncio.FIRST_COMPLETED)
+            futures: set[asyncio.Future[Any]] = {task, gone, cut}
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             raise ClientGoneError if gone.done() else StoppingError

@@ -88,20 +88,25 @@ def from_library(error: Exception, *, prompt: str = "messages", constrained: boo
         constrained: Whether the request itself bans tokens.
     """
     text = str(error)
-    if isinstance(error, library.ContextOverflowError):
-        return ApiError(400, text, param=prompt, code="context_length_exceeded")
-    if isinstance(error, library.BusyError):
-        return busy(text)
-    if isinstance(error, library.SamplingError) and constrained:
-        return ApiError(400, text, param="logit_bias", code="no_token_left")
-    if isinstance(error, library.OutOfMemoryError):
-        return ApiError(503, text, code="out_of_memory", headers={"retry-after": "5"})
-    if isinstance(error, library.CancelledError):
-        return ApiError(503, text, code="model_closed")
-    if isinstance(error, library.TemplateError):
-        return ApiError(400, text, param=prompt, code="invalid_messages")
-    if isinstance(error, library.FastLLMError) and isinstance(error, ValueError):
-        return ApiError(400, text, param=_param(text), code="invalid_value")
+    bans = constrained and isinstance(error, library.SamplingError)
+    rules: tuple[tuple[bool, int, str | None, str, str | None], ...] = (
+        (isinstance(error, library.ContextOverflowError), 400, prompt, "context_length_exceeded", None),
+        (isinstance(error, library.BusyError), 429, None, "queue_full", "1"),
+        (bans, 400, "logit_bias", "no_token_left", None),
+        (isinstance(error, library.OutOfMemoryError), 503, None, "out_of_memory", "5"),
+        (isinstance(error, library.CancelledError), 503, None, "model_closed", None),
+        (isinstance(error, library.TemplateError), 400, prompt, "invalid_messages", None),
+        (
+            isinstance(error, library.FastLLMError) and isinstance(error, ValueError),
+            400,
+            _param(text),
+            "invalid_value",
+            None,
+        ),
+    )
+    for applies, status, param, code, retry in rules:
+        if applies:
+            return ApiError(status, text, param=param, code=code, headers={"retry-after": retry} if retry else None)
     return None
 
 

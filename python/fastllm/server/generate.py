@@ -32,9 +32,12 @@ SUPPORTED = frozenset(
 )
 # Names in templates that a request may not set.
 _RESERVED = frozenset(
-    "messages tools add_generation_prompt now documents chat_template tokenize continue_final_message "
-    "bos_token eos_token raise_exception strftime_now namespace range dict self template "
-    "tool_choice parallel_tool_calls chat_template_kwargs reasoning_effort response_format".split()
+    (
+        *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize", "now"),
+        *("chat_template", "chat_template_kwargs", "bos_token", "eos_token", "self", "template"),
+        *("raise_exception", "strftime_now", "namespace", "range", "dict"),
+        *("tool_choice", "parallel_tool_calls", "reasoning_effort", "response_format"),
+    )
 )
 _CONSTRAINTS = ("logit_bias", "regex", "grammar", "choices", "response_format")
 
@@ -71,7 +74,9 @@ class ChatCall:
         """
         for name in self.chat_template_kwargs:
             if not name.isidentifier() or name in _RESERVED:
-                raise ApiError(400, f"{name[:100]!r} is no variable that a request may set", param="chat_template_kwargs")
+                raise ApiError(
+                    400, f"{name[:100]!r} is no variable that a request may set", param="chat_template_kwargs"
+                )
         found: dict[str, Any] = {"chat_template_kwargs": dict(self.chat_template_kwargs)}
         if self.tools:
             _need("tool_choice", "tools")
@@ -228,9 +233,7 @@ def chat_job(service: Service, name: str, call: ChatCall, count: int = 1) -> Job
 
     def build() -> list[Any]:
         params = _params(call.sampling)
-        return [
-            model.achat_stream(call.messages, _choice(params, choice), **keywords) for choice in range(count)
-        ]
+        return [model.achat_stream(call.messages, _choice(params, choice), **keywords) for choice in range(count)]
 
     constrained = any(call.sampling.get(key) for key in _CONSTRAINTS) or "response_format" in keywords
     return Job(service, name, count, build, prompt="messages", constrained=constrained)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import re
@@ -241,10 +242,8 @@ async def answer(scope: Scope, send: Send, error: ApiError, *, more: bool = Fals
 async def refuse(scope: Scope, receive: Receive, send: Send, error: ApiError, most: int) -> None:
     """Sends an error and closes the connection, but takes some of the body first: it would meet a closed door."""
     await answer(scope, send, error, more=True)
-    try:
+    with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(_discard(receive, 4 * most), _LINGER)
-    except asyncio.TimeoutError:
-        pass
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

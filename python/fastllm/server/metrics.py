@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,7 +29,7 @@ class Metrics:
     def __init__(self, models: Mapping[str, Model]) -> None:
         self.registry = CollectorRegistry()
         model = ("model",)
-        here = {"registry": self.registry}
+        here: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter("fastllm_requests", "Requests answered", ("path", "status"), **here)
         self.seconds = Histogram("fastllm_request_seconds", "Whole requests", ("path",), buckets=_WHOLE, **here)
         self.active = Gauge("fastllm_http_requests_active", "Requests being answered", **here)

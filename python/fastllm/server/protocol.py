@@ -64,7 +64,10 @@ class _Connection(H11Protocol):
             return
         if self.conn.trailing_data[0] and self.conn.our_state is h11.IDLE:
             headers = [(b"connection", b"close"), (b"content-length", b"0")]
-            for event in (h11.Response(status_code=408, headers=headers, reason=b"Request Timeout"), h11.EndOfMessage()):
+            for event in (
+                h11.Response(status_code=408, headers=headers, reason=b"Request Timeout"),
+                h11.EndOfMessage(),
+            ):
                 self.transport.write(self.conn.send(event) or b"")
         self._close()
 

@@ -70,9 +70,15 @@ def serve(
     )
     socket = _listen(host, port)
     try:
-        asyncio.run(_Server(config, app.state.service).run_until_signal(socket, started))
+        asyncio.run(_run(config, app.state.service, socket, started))
     finally:
         socket.close()
+
+
+async def _run(
+    config: uvicorn.Config, service: Service, socket: Any, started: Callable[[str, int], None] | None
+) -> None:
+    await _Server(config, service).run_until_signal(socket, started)
 
 
 def _listen(host: str, port: int) -> Any:
@@ -88,6 +94,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self._listening = asyncio.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Says that the server listens."""
+        await super().startup(sockets)
+        self._listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -109,9 +121,8 @@ class _Server(uvicorn.Server):
 
         with _handlers(loop, stop):
             serving = asyncio.ensure_future(self.serve(sockets=[socket]))
-            while not self.started and not serving.done():
-                await asyncio.sleep(0.005)
-            if self.started and started is not None:
+            await self._listening.wait()
+            if started is not None:
                 started(*socket.getsockname()[:2])
             await serving
         for timer in limit:

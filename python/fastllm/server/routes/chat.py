@@ -81,7 +81,11 @@ def _call(body: ChatCompletionRequest, max_tokens: int | None) -> ChatCall:
 
 def _choice(model: Model, index: int, result: Any) -> dict[str, Any]:
     calls = getattr(result, "tool_calls", ())
-    message: dict[str, Any] = {"role": "assistant", "content": result.content or (None if calls else ""), "refusal": None}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": result.content or (None if calls else ""),
+        "refusal": None,
+    }
     if getattr(result, "reasoning_content", None):
         message["reasoning_content"] = result.reasoning_content
     if calls:

@@ -1,4 +1,4 @@
-"""The pages: chat at /, where it is installed, and the description of the endpoints at /docs. Neither fetches anything from elsewhere."""
+"""The pages: chat at / and the description of the endpoints at /docs. Neither fetches anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from fastllm.server.errors import ApiError
 router = APIRouter(include_in_schema=False)
 _PAGE = Path(__file__).parent.parent / "page" / "index.html"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+_STYLE = (
+    "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "td{padding:0 1rem 0 0;vertical-align:top}"
+)
 
 
 @router.get("/")
@@ -40,10 +44,10 @@ def _document(description: dict[str, Any]) -> str:
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             if "$ref" in body:
                 parts.append(_fields(schemas[body["$ref"].rpartition("/")[2]]))
-    style = "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}td{padding:0 1rem 0 0;vertical-align:top}"
     title = html.escape(f"{description['info']['title']} {description['info']['version']}")
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{style}</style><h1>{title}</h1>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+        f"<h1>{title}</h1>"
         f"<p>The same for programs: <a href=openapi.json>openapi.json</a></p>{''.join(parts)}</html>"
     )
 

@@ -31,7 +31,9 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
         ids = await asyncio.to_thread(model.tokenizer.encode, body.prompt, add_special=special)
     else:
         if body.add_special_tokens is not None:
-            raise ApiError(400, "the template of a conversation decides about special tokens", param="add_special_tokens")
+            raise ApiError(
+                400, "the template of a conversation decides about special tokens", param="add_special_tokens"
+            )
         tools = None if not body.tools else [tool.model_dump(exclude_none=True) for tool in body.tools]
         call = ChatCall(
             messages_of(body.messages or []), {}, tools=tools, chat_template_kwargs=body.chat_template_kwargs or {}

@@ -11,7 +11,9 @@ from fastllm.server.wire.common import Finite, Name, Sampling, StreamOptions, Wi
 __all__ = ["ChatCompletionRequest", "FunctionTool", "Message", "ResponseFormat", "ToolChoice", "messages_of"]
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
-Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Empty = Annotated[list[Any], Field(max_length=0)]
 

@@ -19,6 +19,8 @@ __all__ = [
 ]
 
 U64 = 2**64 - 1
+# The logit bias that OpenAI calls a ban.
+_BAN = -100.0
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -87,10 +89,18 @@ class Sampling(Extensions):
 
     def sampling(self) -> dict[str, Any]:
         """The fields of `SamplingParams` that are given."""
-        names = (*Extensions.model_fields, "temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop")
+        names = (
+            *Extensions.model_fields,
+            "temperature",
+            "top_p",
+            "presence_penalty",
+            "frequency_penalty",
+            "seed",
+            "stop",
+        )
         found = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.logit_bias:
             found["logit_bias"] = {
-                int(id_): float("-inf") if bias <= -100 else bias for id_, bias in self.logit_bias.items()  # noqa: PLR2004
+                int(id_): float("-inf") if bias <= _BAN else bias for id_, bias in self.logit_bias.items()
             }
         return found

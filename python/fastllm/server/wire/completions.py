@@ -13,7 +13,10 @@ __all__ = ["CompletionRequest", "DetokenizeRequest", "EmbeddingRequest", "Tokeni
 
 Ids = Annotated[list[TokenId], Field(min_length=1)]
 Prompt = (
-    str | Annotated[list[str], Field(min_length=1, max_length=128)] | Ids | Annotated[list[Ids], Field(min_length=1, max_length=128)]
+    str
+    | Annotated[list[str], Field(min_length=1, max_length=128)]
+    | Ids
+    | Annotated[list[Ids], Field(min_length=1, max_length=128)]
 )
 
 
