@@ -55,9 +55,9 @@ def test_streams_stream_and_closing_one_stops_the_work():
     with fastllm.Model.demo(context_length=100_000) as model, fastllm.openai(model) as client:
         stream = client.chat.completions.create(**ENDLESS, stream=True)
         next(stream)
-        assert model._engine.stats()[0] == 1
+        assert sum(model._engine.stats()[:2]) == 1
         stream.close()
-        assert idle(model)
+        assert wait(lambda: idle(model))
         stream = client.chat.completions.create(**ENDLESS, stream=True)
         next(stream)
         del stream
@@ -78,7 +78,7 @@ def test_a_client_leaves_nothing_behind(model):
     client.close()
     assert wait(lambda: threads() == before)
     assert wait(lambda: idle(model))
-    with pytest.raises(openai.APIConnectionError):
+    with pytest.raises(RuntimeError, match="closed"):
         client.with_options(max_retries=0).models.list()
 
 
@@ -110,13 +110,13 @@ async def test_async(model):
         stream = await client.chat.completions.create(**ENDLESS, stream=True)
         await anext(stream)
         await stream.close()
-        assert idle(model)
+        assert wait(lambda: idle(model))
         task = asyncio.ensure_future(client.chat.completions.create(**ENDLESS))
         await asyncio.sleep(0.02)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert idle(model)
+    assert wait(lambda: idle(model))
 
 
 def test_one_async_client_serves_one_loop_after_the_other(model):

@@ -84,8 +84,9 @@ class _Exchange:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        await self._room.acquire()
-        self._parts.put_nowait(message)
+        if not self._left.is_set():
+            await self._room.acquire()
+            self._parts.put_nowait(message)
 
     async def take(self, seconds: float | None) -> Message | None:
         """The next message; None at the end.
