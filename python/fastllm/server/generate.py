@@ -139,6 +139,8 @@ class Job:
         self._pumps: list[asyncio.Task[None]] = []
         self._clocks: list[Clock] = []
         self._results: list[Any] = []
+        # Of each sequence, the tokens that came with reasoning.
+        self.reasoning_tokens = [0] * count
         self._places = contextlib.ExitStack()
 
     async def start(self) -> None:
@@ -199,6 +201,8 @@ class Job:
         stream, clock = self._streams[index], self._clocks[index]
         while (chunk := await anext(stream, None)) is not None:
             clock.tick()
+            if getattr(chunk, "reasoning_content", None):
+                self.reasoning_tokens[index] += len(chunk.token_ids)
             yield chunk
         result = await stream.result()
         self._service.metrics.end(self._model, result.usage, result.finish_reason)

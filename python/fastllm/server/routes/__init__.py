@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastllm.server.routes import chat, completions, health, models, page, tokens
+from fastllm.server.routes import chat, completions, health, messages, models, page, responses, tokens
 
 __all__ = ["ALL"]
 
-ALL = (chat.router, completions.router, models.router, tokens.router, health.router, page.router)
+_MODULES = (chat, completions, responses, messages, models, tokens, health, page)
+ALL = tuple(module.router for module in _MODULES)

@@ -50,7 +50,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
         return EventStream(service, job, events, lambda error: event(body_of(error, "", None)))
     results = await attend(service, request.receive, job.results())
     choices = [_choice(model, index, result) for index, result in enumerate(results)]
-    return json_response({**head, "choices": choices, "usage": usage(results, choices=count)})
+    return json_response({**head, "choices": choices, "usage": _usage(job, results)})
 
 
 def _most(body: ChatCompletionRequest) -> tuple[int | None, str]:
@@ -77,6 +77,10 @@ def _call(body: ChatCompletionRequest, max_tokens: int | None) -> ChatCall:
         chat_template_kwargs=body.chat_template_kwargs or {},
         reasoning_effort=body.reasoning_effort,
     )
+
+
+def _usage(job: Job, results: list[Any]) -> dict[str, Any]:
+    return usage(results, choices=len(results), reasoning=sum(job.reasoning_tokens))
 
 
 def _choice(model: Model, index: int, result: Any) -> dict[str, Any]:
@@ -123,7 +127,7 @@ async def _events(
             logprobs = _logprobs(model, item.logprobs) if item.logprobs else None
             yield chunk(index, delta or {"content": ""}, logprobs=logprobs)
     if want_usage:
-        yield event({**head, "choices": [], "usage": usage(results, choices=count)})
+        yield event({**head, "choices": [], "usage": _usage(job, results)})
     yield DONE
 
 

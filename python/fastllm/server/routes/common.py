@@ -103,17 +103,18 @@ def limit(service: Service, asked: int | None, param: str) -> int | None:
     return most if asked is None else asked
 
 
-def usage(results: list[Any], *, choices: int = 1) -> dict[str, Any]:
+def usage(results: list[Any], *, choices: int, reasoning: int | None = None) -> dict[str, Any]:
     """The usage of several sequences in OpenAI's form; `choices` of them share a prompt, which counts once."""
     prompts = results[::choices]
     prompt = sum(result.usage.prompt_tokens for result in prompts)
     completion = sum(result.usage.completion_tokens for result in results)
-    return {
+    found = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": sum(result.usage.cached_tokens for result in prompts)},
     }
+    return found if reasoning is None else {**found, "completion_tokens_details": {"reasoning_tokens": reasoning}}
 
 
 def logprob(model: Model, token: TokenLogprob) -> dict[str, Any]:
