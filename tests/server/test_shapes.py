@@ -202,3 +202,7 @@ async def test_structured_output_reaches_the_library(calls):
     await post(calls, "/v1/responses", {"input": "x", "text": text, "reasoning": {"effort": "low"}})
     assert calls.asked.response_format == form
     assert calls.asked.reasoning_effort == "low"
+    config = {"format": {"type": "json_schema", "schema": schema}, "effort": "high"}
+    await post(calls, "/v1/messages", {"messages": HELLO, "max_tokens": 5, "output_config": config})
+    assert calls.asked.response_format["json_schema"]["schema"] == schema
+    assert calls.asked.reasoning_effort == "high"

@@ -107,11 +107,17 @@ class Guard:
         body = _Body(self._service)
         try:
             try:
-                receive = await body.read(scope, receive, length)
+                raw = await body.read(receive, length)
             except ApiError as error:
                 await refuse(scope, receive, send, error, self._service.options.max_body)
                 return
-            await self._app(scope, receive, send)
+            try:
+                scope["fastllm.json"] = await asyncio.to_thread(loads, raw) if len(raw) > _LARGE else loads(raw)
+            except ApiError as error:
+                await answer(scope, send, error)
+                return
+            del raw
+            await self._app(scope, _again(receive), send)
         finally:
             body.close()
 
@@ -166,29 +172,17 @@ class _Body:
         self._service = service
         self._held = 0
 
-    async def read(self, scope: Scope, receive: Receive, length: int | None) -> Receive:
-        """Reads and parses; what a route receives in place of `receive`.
+    async def read(self, receive: Receive, length: int | None) -> bytes:
+        """Reads all of it.
 
         Raises:
-            ApiError: It is too large, too slow, or no good JSON.
+            ApiError: It is too large or too slow.
             ClientGoneError: The client left.
         """
         try:
-            raw = await asyncio.wait_for(self._all(receive, length), self._service.options.body_timeout)
+            return await asyncio.wait_for(self._all(receive, length), self._service.options.body_timeout)
         except asyncio.TimeoutError:
             raise ApiError(408, "the body did not come in time", code="body_timeout") from None
-        scope["fastllm.json"] = await asyncio.to_thread(loads, raw) if len(raw) > _LARGE else loads(raw)
-        given = False
-
-        async def again() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            # The value is in the scope; routes need to know only that there is a body.
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-
-        return again
 
     async def _all(self, receive: Receive, length: int | None) -> bytes:
         most = self._service.options.max_body
@@ -220,6 +214,20 @@ class _Body:
         """The body is no longer needed."""
         self._service.body_bytes -= self._held
         self._held = 0
+
+
+def _again(receive: Receive) -> Receive:
+    """What a route receives after the body was read: the value is in the scope, and that there was a body is enough."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    return again
 
 
 def too_large(most: int) -> ApiError:

@@ -14,7 +14,14 @@ from fastllm.server.answer import EventStream, attend, event, json_response
 from fastllm.server.errors import body_of
 from fastllm.server.generate import ChatCall, Job, chat_ids, chat_job
 from fastllm.server.routes.common import found, limit, new_router
-from fastllm.server.wire.messages import CountTokensRequest, MessagesRequest, messages_of, tool_choice_of, tools_of
+from fastllm.server.wire.messages import (
+    CountTokensRequest,
+    MessagesRequest,
+    format_of,
+    messages_of,
+    tool_choice_of,
+    tools_of,
+)
 
 router = new_router("Anthropic")
 _PATH = "/v1/messages"
@@ -69,6 +76,8 @@ def _call(body: CountTokensRequest, sampling: dict[str, Any]) -> ChatCall:
         tools=tools_of(body),
         tool_choice=choice,
         parallel_tool_calls=parallel,
+        response_format=format_of(body),
+        reasoning_effort=None if body.output_config is None else body.output_config.effort,
         chat_template_kwargs=variables,
     )
 

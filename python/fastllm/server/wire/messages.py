@@ -10,7 +10,7 @@ from pydantic import Field
 from fastllm.server.wire.chat import ToolName
 from fastllm.server.wire.common import Body, Finite, Name, Text, Wire
 
-__all__ = ["CountTokensRequest", "MessagesRequest", "messages_of", "tool_choice_of", "tools_of"]
+__all__ = ["CountTokensRequest", "MessagesRequest", "format_of", "messages_of", "tool_choice_of", "tools_of"]
 
 
 class CacheControl(Wire):
@@ -105,6 +105,20 @@ class Thinking(Wire):
     type: Literal["adaptive", "disabled"]
 
 
+class OutputFormat(Wire):
+    """JSON that follows a schema."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(Wire):
+    """The form of the answer, and how much to think."""
+
+    format: OutputFormat | None = None
+    effort: Literal["low", "medium", "high", "xhigh"] | None = None
+
+
 class UserMetadata(Wire):
     """Who asks; not used."""
 
@@ -120,6 +134,7 @@ class CountTokensRequest(Body):
     tools: Annotated[list[AnthropicTool], Field(max_length=128)] | None = None
     tool_choice: Annotated[ToolChoiceAny | ToolChoiceTool, Field(discriminator="type")] | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
     cache_control: CacheControl | None = Field(None, description="Not used: common beginnings are found without it")
 
 
@@ -198,6 +213,14 @@ def tools_of(body: CountTokensRequest) -> list[dict[str, Any]] | None:
             function["description"] = tool.description
         found.append({"type": "function", "function": function})
     return found
+
+
+def format_of(body: CountTokensRequest) -> dict[str, Any] | None:
+    """The form of the answer as that of a chat."""
+    form = None if body.output_config is None else body.output_config.format
+    if form is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema_, "strict": True}}
 
 
 def tool_choice_of(body: CountTokensRequest) -> tuple[str | dict[str, Any] | None, bool | None]:
