@@ -44,8 +44,7 @@ def create_app(models: Mapping[str, Model], options: ServerOptions | None = None
     app.state.service = service
     for router in ALL:
         app.include_router(router)
-    if options.api_keys:
-        _describe_keys(app)
+    _describe(app, keys=bool(options.api_keys))
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -63,13 +62,20 @@ def create_app(models: Mapping[str, Model], options: ServerOptions | None = None
     return app
 
 
-def _describe_keys(app: FastAPI) -> None:
+def _describe(app: FastAPI, *, keys: bool) -> None:
+    """Completes the description that FastAPI makes."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         page = original()
-        page.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        page["security"] = [{"key": []}]
+        for methods in page["paths"].values():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)  # FastAPI's status for what is 400 here
+        for name in ("HTTPValidationError", "ValidationError"):
+            page["components"]["schemas"].pop(name, None)
+        if keys:
+            page["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            page["security"] = [{"key": []}]
         return page
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastllm.results import TokenLogprob, TopLogprob
     from fastllm.server.service import Service
 
-__all__ = ["ERRORS", "FINGERPRINT", "found", "limit", "logprob", "new_router", "service_of", "usage"]
+__all__ = ["FINGERPRINT", "found", "limit", "logprob", "new_router", "service_of", "usage"]
 
 FINGERPRINT = f"fastllm-{fastllm.__version__}"
 # What -inf is written as: JSON has no infinities.
@@ -40,16 +40,31 @@ class ErrorBody(BaseModel):
     error: ErrorObject
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "The request is wrong"},
-    401: {"model": ErrorBody, "description": "The API key is missing or wrong"},
-    403: {"model": ErrorBody, "description": "The Host header is not this server's"},
-    404: {"model": ErrorBody, "description": "There is no such model"},
-    408: {"model": ErrorBody, "description": "The body came too slowly"},
-    413: {"model": ErrorBody, "description": "The body is too large"},
-    415: {"model": ErrorBody, "description": "The body is not application/json"},
-    429: {"model": ErrorBody, "description": "Too many requests wait"},
-    503: {"model": ErrorBody, "description": "The server is stopping or full"},
+class AnthropicErrorObject(BaseModel):
+    """What is wrong."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorBody(BaseModel):
+    """The answer that is an error, in Anthropic's shape."""
+
+    type: str
+    error: AnthropicErrorObject
+    request_id: str | None
+
+
+_ERRORS = {
+    400: "The request is wrong",
+    401: "The API key is missing or wrong",
+    403: "The Host header is not this server's",
+    404: "There is no such model",
+    408: "The body came too slowly",
+    413: "The body is too large",
+    415: "The body is not application/json",
+    429: "Too many requests wait",
+    503: "The server is stopping or full",
 }
 
 
@@ -73,9 +88,12 @@ class _Route(APIRoute):
 
 
 def new_router(tag: str) -> APIRouter:
-    """A router for JSON endpoints."""
-    # 422 is what FastAPI would describe by itself; this server answers 400.
-    return APIRouter(route_class=_Route, tags=[tag], responses=ERRORS)
+    """A router for JSON endpoints; the tag says whose interface it is."""
+    body = AnthropicErrorBody if tag == "Anthropic" else ErrorBody
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": body, "description": text} for status, text in _ERRORS.items()
+    }
+    return APIRouter(route_class=_Route, tags=[tag], responses=errors)
 
 
 def service_of(request: Request) -> Service:

@@ -12,7 +12,7 @@ from fastllm.server.routes.common import new_router, service_of
 router = new_router("operation")
 
 
-@router.get("/health", response_model=None)
+@router.get("/health", response_model=None, openapi_extra={"security": []})
 async def health(request: Request) -> Response:
     """200 while requests are taken, 503 while the server ends. Needs no key."""
     if service_of(request).draining:

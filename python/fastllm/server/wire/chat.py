@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fastllm.server.wire.common import Finite, Name, Sampling, StreamOptions, Wire
+from fastllm.server.wire.common import Finite, Integer, Name, Sampling, StreamOptions, Wire
 
 __all__ = ["ChatCompletionRequest", "FunctionTool", "Message", "ResponseFormat", "ToolChoice", "messages_of"]
 
@@ -57,7 +57,7 @@ class ToolCall(Wire):
     id: Name
     type: Literal["function"]
     function: FunctionCall
-    index: int | None = None
+    index: Integer | None = None
 
 
 class AssistantMessage(Wire):
@@ -148,13 +148,13 @@ class ChatCompletionRequest(Sampling):
 
     model: str | None = Field(None, description="Default: the first model")
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    n: Annotated[int, Field(ge=1, le=32)] | None = Field(None, description="Answers; default: 1")
+    max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
+    n: Annotated[Integer, Field(ge=1, le=32)] | None = Field(None, description="Answers; default: 1")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None

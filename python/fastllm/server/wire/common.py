@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 __all__ = [
     "U64",
     "Body",
     "Extensions",
     "Finite",
+    "Integer",
     "Name",
     "Sampling",
     "StopStrings",
@@ -18,13 +19,20 @@ __all__ = [
     "Wire",
 ]
 
+
+def _integral(value: Any) -> Any:
+    """JSON does not tell 5 from 5.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 U64 = 2**64 - 1
+Integer = Annotated[int, BeforeValidator(_integral)]
 # The logit bias that OpenAI calls a ban.
 _BAN = -100.0
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
-TokenId = Annotated[int, Field(ge=0, lt=2**32)]
+TokenId = Annotated[Integer, Field(ge=0, lt=2**32)]
 StopStrings = Text | Annotated[list[Text], Field(max_length=64)]
 
 
@@ -55,7 +63,7 @@ class StreamOptions(Wire):
 class Extensions(Body):
     """Sampling beyond OpenAI's fields."""
 
-    top_k: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(None, description="Keep this many tokens; 0: all")
+    top_k: Annotated[Integer, Field(ge=0, lt=2**32)] | None = Field(None, description="Keep this many tokens; 0: all")
     min_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(
         None, description="Keep tokens at least this likely relative to the best"
     )
@@ -81,7 +89,7 @@ class Sampling(Extensions):
     top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: 1")
     presence_penalty: Annotated[Finite, Field(ge=-100, le=100)] | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-100, le=100)] | None = None
-    seed: Annotated[int, Field(ge=0, le=U64)] | None = Field(None, description="Choice i of n has seed + i")
+    seed: Annotated[Integer, Field(ge=0, le=U64)] | None = Field(None, description="Choice i of n has seed + i")
     stop: StopStrings | None = None
     logit_bias: (
         dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Annotated[Finite, Field(ge=-100, le=100)]] | None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fastllm.server.wire.chat import FunctionTool, Message, Metadata
-from fastllm.server.wire.common import Body, Sampling, StreamOptions, TokenId
+from fastllm.server.wire.common import Body, Integer, Sampling, StreamOptions, TokenId
 
 __all__ = ["CompletionRequest", "DetokenizeRequest", "EmbeddingRequest", "TokenizeRequest"]
 
@@ -25,11 +25,11 @@ class CompletionRequest(Sampling):
 
     model: str | None = Field(None, description="Default: the first model")
     prompt: Prompt
-    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(None, description="Default: 16")
-    n: Annotated[int, Field(ge=1, le=32)] | None = Field(None, description="Texts for each prompt; default: 1")
+    max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = Field(None, description="Default: 16")
+    n: Annotated[Integer, Field(ge=1, le=32)] | None = Field(None, description="Texts for each prompt; default: 1")
     best_of: Literal[1] | None = Field(None, description="Not supported beyond 1")
     echo: bool | None = Field(None, description="Begin with the prompt; not with logprobs")
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, description="Not used")
@@ -41,7 +41,7 @@ class EmbeddingRequest(Body):
 
     model: str | None = Field(None, description="Default: the first model")
     input: Prompt
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[Integer, Field(ge=1)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = Field(None, description="Not used")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fastllm.server.wire.chat import ToolName
-from fastllm.server.wire.common import Body, Finite, Name, Text, Wire
+from fastllm.server.wire.common import Body, Finite, Integer, Name, Text, Wire
 
 __all__ = ["CountTokensRequest", "MessagesRequest", "format_of", "messages_of", "tool_choice_of", "tools_of"]
 
@@ -141,10 +141,10 @@ class CountTokensRequest(Body):
 class MessagesRequest(CountTokensRequest):
     """A conversation to answer."""
 
-    max_tokens: Annotated[int, Field(ge=1, lt=2**31)]
+    max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)]
     temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: 1")
     top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: 1")
-    top_k: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(None, description="Keep this many tokens; 0: all")
+    top_k: Annotated[Integer, Field(ge=0, lt=2**32)] | None = Field(None, description="Keep this many tokens; 0: all")
     stop_sequences: Annotated[list[Text], Field(max_length=64)] | None = None
     stream: bool | None = None
     metadata: UserMetadata | None = Field(None, description="Not used")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from fastllm.server.wire.chat import Effort, Metadata, ToolName
-from fastllm.server.wire.common import Body, Finite, Name, StreamOptions, Wire
+from fastllm.server.wire.common import Body, Finite, Integer, Name, StreamOptions, Wire
 
 __all__ = ["ResponsesRequest", "format_of", "messages_of", "tools_of"]
 
@@ -140,10 +140,10 @@ class ResponsesRequest(Body):
     model: str | None = Field(None, description="Default: the first model")
     input: str | Annotated[list[Item], Field(min_length=1)]
     instructions: str | None = Field(None, description="What the model is told first")
-    max_output_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_output_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
     temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: 1")
     top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: 1")
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     include: list[Literal["message.output_text.logprobs"]] | None = Field(None, max_length=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
