@@ -20,6 +20,7 @@ from fastllm.errors import (
     FastLLMError,
     FastLLMWarning,
     ForkError,
+    GrammarError,
     InternalError,
     MissingExtraError,
     ModelFileError,
@@ -27,8 +28,10 @@ from fastllm.errors import (
     ModelFilePermissionError,
     ModelFormatError,
     OutOfMemoryError,
+    OutputError,
     ParameterError,
     SamplingError,
+    SavedStateError,
     TemplateError,
     UnsupportedModelError,
 )
@@ -36,7 +39,18 @@ from fastllm.gguf import GGUFFile, TensorInfo
 from fastllm.model import Model
 from fastllm.options import SamplingParams
 from fastllm.plan import MemoryPlan, plan
-from fastllm.results import ChatChunk, ChatReply, Chunk, Generation, Timings, TokenLogprob, TopLogprob, Usage
+from fastllm.results import (
+    ChatChunk,
+    ChatReply,
+    Chunk,
+    EngineStats,
+    Generation,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, TokenStream
 from fastllm.tokenizer import Tokenizer
 
@@ -51,11 +65,13 @@ __all__ = [
     "ChatTemplate",
     "Chunk",
     "ContextOverflowError",
+    "EngineStats",
     "FastLLMError",
     "FastLLMWarning",
     "ForkError",
     "GGUFFile",
     "Generation",
+    "GrammarError",
     "InternalError",
     "MemoryPlan",
     "MissingExtraError",
@@ -65,9 +81,12 @@ __all__ = [
     "ModelFilePermissionError",
     "ModelFormatError",
     "OutOfMemoryError",
+    "OutputError",
     "ParameterError",
     "SamplingError",
     "SamplingParams",
+    "SavedStateError",
+    "Session",
     "TemplateError",
     "TensorInfo",
     "Timings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import os
@@ -16,8 +17,10 @@ from fastllm.chat import ChatTemplate, Message
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams
-from fastllm.results import ChatChunk, ChatReply, Chunk, Generation
+from fastllm.results import ChatChunk, ChatReply, Chunk, EngineStats, Generation
+from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
+from fastllm.structured import response_schema
 from fastllm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ T = TypeVar("T")
 
 # Requests of one call that run or wait at a time: the engine is kept busy, and others find room in its queue.
 _WINDOW = 64
+# Bytes of KV cache that are kept at least, for conversations that take turns.
+_LEAST_KEPT = 512 << 20
 # Iterable, but in no order or of no ids.
 _NO_PROMPT = (bytes, bytearray, Mapping, AbstractSet)
 # Characters from which on a prompt is tokenized outside the event loop.
@@ -59,6 +64,11 @@ class Model:
         cache: Whether a large model is kept packed in the user's cache folder, so that the next load is instant and
             processes share one copy; see `fastllm.cache`. False, or the environment variable FASTLLM_CACHE=0: it is
             packed into memory each time.
+        prefix_cache: Bytes of the KV cache up to which the state of ended requests is kept, so that a request that
+            begins alike (the next turn of a conversation, the same instructions) computes only what is new; 0: none is.
+            None: one full context or 512 MiB, whichever is more, but at most a quarter of the memory that is free.
+        speculate: Whether tokens are guessed from the text before (prompt lookup) and computed beside the certain one,
+            where measured times say that it pays: texts that repeat their prompt come faster. The output is the same.
         progress: Called with bytes loaded and bytes in all, while the weights are loaded.
 
     Raises:
@@ -79,6 +89,8 @@ class Model:
         kv_dtype: str = "f16",
         isa: str | None = None,
         cache: bool = True,
+        prefix_cache: int | None = None,
+        speculate: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self._file = GGUFFile(path)
@@ -93,7 +105,13 @@ class Model:
             progress,
         )
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
-        self._engine = _native.Engine(self._weights, self.tokenizer._native)  # noqa: SLF001
+        kept = (
+            _kept_bytes(self._weights.sequence_bytes) if prefix_cache is None else _bytes("prefix_cache", prefix_cache)
+        )
+        self._engine = _native.Engine(self._weights, self.tokenizer._native, kept, bool(speculate))  # noqa: SLF001
+        self._grammars = _native.Grammars(self.tokenizer._native)  # noqa: SLF001
+        # Tokens that a grammar forces are not sampled one by one. The output is the same; tests turn it off.
+        self._skip_ahead = True
         self._template: ChatTemplate | None = None
 
     @classmethod
@@ -105,6 +123,8 @@ class Model:
         prefill_threads: int | None = None,
         kv_dtype: str = "f16",
         isa: str | None = None,
+        prefix_cache: int | None = None,
+        speculate: bool = True,
         progress: Progress | None = None,
     ) -> Self:
         """The model inside this package, fastllm-tiny: two million parameters, for documentation and tests.
@@ -118,6 +138,8 @@ class Model:
             prefill_threads=prefill_threads,
             kv_dtype=kv_dtype,
             isa=isa,
+            prefix_cache=prefix_cache,
+            speculate=speculate,
             progress=progress,
         )
 
@@ -150,6 +172,7 @@ class Model:
 
         Raises:
             ContextOverflowError: The prompt is longer than the context.
+            GrammarError: No output can follow the schema, regex, grammar or choices.
             ParameterError: An option is out of range, or the prompt has no tokens.
             TypeError: There is no such option.
         """
@@ -224,6 +247,7 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatReply:
         """Answers a conversation.
@@ -237,13 +261,15 @@ class Model:
             tools: Descriptions of tools, for templates that write them.
             chat_template: Another template than that of the file.
             chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
+            response_format: What the answer must be, as in the OpenAI interface: a dict with the "type" "text",
+                "json_object" or "json_schema", or a class with `model_json_schema`. In place of `json_schema`.
             options: Fields of `SamplingParams` that differ from `params`.
 
         Raises:
             TemplateError: The file has no template, or the template refuses the conversation.
-            ContextOverflowError, ParameterError, TypeError: As `generate`.
+            ContextOverflowError, GrammarError, ParameterError, TypeError: As `generate`.
         """
-        resolved = SamplingParams.resolve("chat", params, options)
+        resolved = _with_format(SamplingParams.resolve("chat", params, options), response_format)
         ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
         return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, None)).result()
 
@@ -255,11 +281,12 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         progress: Progress | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatStream:
         """Answers a conversation, giving the text while it is made. As `chat` and `stream`."""
-        resolved = SamplingParams.resolve("chat_stream", params, options)
+        resolved = _with_format(SamplingParams.resolve("chat_stream", params, options), response_format)
         ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
         return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, progress))
 
@@ -271,10 +298,11 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatReply:
         """`chat` for asyncio. Cancelling the task stops the work."""
-        resolved = SamplingParams.resolve("achat", params, options)
+        resolved = _with_format(SamplingParams.resolve("achat", params, options), response_format)
         return await self._achat(messages, resolved, tools, chat_template, chat_template_kwargs).result()
 
     def achat_stream(
@@ -285,10 +313,11 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> AsyncChatStream:
         """`chat_stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
-        resolved = SamplingParams.resolve("achat_stream", params, options)
+        resolved = _with_format(SamplingParams.resolve("achat_stream", params, options), response_format)
         return self._achat(messages, resolved, tools, chat_template, chat_template_kwargs)
 
     @property
@@ -321,6 +350,24 @@ class Model:
         return self.chat_template.render(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, now=now, **variables
         )
+
+    # States
+
+    def session(self, token_ids: Sequence[int] = ()) -> Session:
+        """A text that grows, whose state is kept, forked and saved; empty, or with these tokens."""
+        return Session(self, _ids(token_ids))
+
+    def load_session(self, path: str | os.PathLike[str]) -> Session:
+        """The session that `Session.save` wrote: nothing of it is computed again.
+
+        Raises:
+            SavedStateError: The file is damaged, or was written with another model, version or options.
+            ModelFileError: It cannot be read.
+        """
+        return Session(self, self._engine.restore_state(path, self._file._native))  # noqa: SLF001 - one package
+
+    def _save_state(self, ids: Sequence[int], path: str | os.PathLike[str] | None) -> None:
+        self._engine.save_state(ids, path, self._file._native)  # noqa: SLF001
 
     # Numbers
 
@@ -450,6 +497,10 @@ class Model:
             f"{_short(self.weight_bytes)}B in memory, {types}, {self.isa}, {self.threads} threads)"
         )
 
+    def stats(self) -> EngineStats:
+        """What the engine of this model is doing."""
+        return EngineStats(*self._engine.stats())
+
     # The end
 
     def close(self) -> None:
@@ -472,8 +523,20 @@ class Model:
     def _start(
         self, ids: list[int], params: SamplingParams, chunk: type[Any], result: type[Any], progress: Progress | None
     ) -> tuple[_Output[Any, Any], _native.Request]:
-        request = self._engine.submit(ids, params._native(), None)  # noqa: SLF001 - one package
+        request = self._submit(ids, params, params._grammar(self._grammars), None)  # noqa: SLF001 - one package
         return _Output(chunk, result, self.tokenizer, params, progress), request
+
+    def _submit(
+        self, ids: list[int], params: SamplingParams, grammar: _native.Grammar | None, waker: _native.Waker | None
+    ) -> _native.Request:
+        return self._engine.submit(ids, params._native(), grammar, self._skip_ahead, waker)  # noqa: SLF001
+
+    async def _asubmit(self, ids: list[int], params: SamplingParams, waker: _native.Waker) -> _native.Request:
+        import asyncio  # noqa: PLC0415
+
+        # Compiling a grammar takes a while; most requests have none.
+        grammar = await asyncio.to_thread(params._grammar, self._grammars) if params.constrained else None  # noqa: SLF001
+        return self._submit(ids, params, grammar, waker)
 
     def _stream(self, prompt: Prompt, params: SamplingParams, progress: Progress | None) -> TokenStream:
         return TokenStream(*self._start(self._encode(prompt), params, Chunk, Generation, progress))
@@ -487,7 +550,7 @@ class Model:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
             output.prompt_tokens = len(ids)
-            return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
+            return await self._asubmit(ids, params, waker)
 
         return AsyncTokenStream(output, submit)
 
@@ -504,7 +567,7 @@ class Model:
         output.prompt_tokens = len(ids)
 
         async def submit(waker: _native.Waker) -> _native.Request:
-            return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
+            return await self._asubmit(ids, params, waker)
 
         return AsyncChatStream(output, submit)
 
@@ -548,6 +611,15 @@ class Model:
         return self.tokenizer.encode(text, add_special=False, parse_special=True)
 
 
+def _with_format(params: SamplingParams, response_format: Mapping[str, Any] | type[Any] | None) -> SamplingParams:
+    schema = response_schema(response_format)
+    if schema is None:
+        return params
+    if params.constrained:
+        raise ParameterError("response_format cannot be combined with json_schema, regex, grammar or choices")
+    return dataclasses.replace(params, json_schema=schema)  # type: ignore[arg-type]  # checked there
+
+
 def _count(name: str, value: int | None) -> int | None:
     if value is None:
         return None
@@ -557,6 +629,22 @@ def _count(name: str, value: int | None) -> int | None:
     if not 1 <= number <= 2**30:
         raise ParameterError(f"{name} = {number} is not allowed: at least 1")
     return number
+
+
+def _bytes(name: str, value: int) -> int:
+    number = operator.index(value)
+    if not 0 <= number < 2**62:
+        raise ParameterError(f"{name} = {number} is not allowed: bytes from 0 on")
+    return number
+
+
+def _kept_bytes(sequence: int) -> int:
+    """Bytes of KV cache to keep by default, where one full context takes `sequence` bytes."""
+    from fastllm import system  # noqa: PLC0415 - `import fastllm` is quick
+
+    wanted = max(sequence, _LEAST_KEPT)
+    available = system.available_memory()
+    return wanted if available is None else min(wanted, available // 4)
 
 
 def _ids(ids: Iterable[int]) -> list[int]:
