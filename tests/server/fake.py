@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from fastllm.results import Timings, TopLogprob, Usage
+from fastllm.results import EngineStats, Timings, TopLogprob, Usage
 
 USAGE = Usage(10, 4, 6)
 
@@ -64,8 +64,10 @@ class Model:
         self.chunks = chunks
         self.reply = result
         self.asked = None
-        self._engine = SimpleNamespace(stats=lambda: (0, 0, 0))
         self.tokenizer = SimpleNamespace(decode_bytes=lambda *_, **__: b"x", display=TopLogprob)
+
+    def stats(self):
+        return EngineStats(0, 0, 0, 0, 0, 0, 0)
 
     def achat_stream(self, messages, params, **keywords):
         self.asked = SimpleNamespace(messages=messages, params=params, **keywords)

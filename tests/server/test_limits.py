@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 
 import pytest
 
@@ -373,3 +374,20 @@ def test_the_log_is_json_without_prompts(server):
     assert lines[1]["code"] == "unknown_parameter"
     assert all(line["request_id"] and line["time"] and line["level"] == "info" for line in lines)
     assert "rosebud" not in "".join(other.log)
+
+
+def test_pages(server):
+    status, headers, page = server.request("GET", "/")
+    assert status == 200
+    assert headers["content-type"].startswith("text/html")
+    for name in re.findall(rb'(?:src|href)="(page/[^"]+)"', page):
+        status, headers, _ = server.request("GET", "/" + name.decode())
+        assert status == 200, name
+        assert headers["content-type"].split(";")[0] in {"text/css", "text/javascript", "image/svg+xml"}
+    for name in ("../app.py", "..%2fapp.py", "%2e%2e/app.py", "x.js", ""):
+        assert server.get(f"/page/{name}")[0] == 404
+    status, raw = server.get("/docs")
+    assert status == 200
+    assert b"/v1/chat/completions" in raw
+    # Neither page names an address elsewhere.
+    assert not re.search(rb"(?:src|href)=\"?(?:https?:)?//", page + raw)

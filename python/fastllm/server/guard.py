@@ -24,6 +24,7 @@ __all__ = ["Guard", "Record", "is_loopback"]
 
 # Paths that need no key: they say nothing of models or users.
 OPEN = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
+OPEN_FOLDER = "/page/"
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Bodies parsed beside the event loop from this many bytes on.
 _LARGE = 64 << 10
@@ -125,7 +126,8 @@ class Guard:
         options = self._service.options
         if options.allowed_hosts is not None and _host(scope) not in options.allowed_hosts:
             raise ApiError(403, "this server does not answer for that Host; --allowed-host adds one", code="wrong_host")
-        if self._keys and scope["path"] not in OPEN and not self._key(scope):
+        path = scope["path"]
+        if self._keys and path not in OPEN and not path.startswith(OPEN_FOLDER) and not self._key(scope):
             challenge = {"www-authenticate": "Bearer"}
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key", headers=challenge)
         if self._service.draining and scope["method"] == "POST":

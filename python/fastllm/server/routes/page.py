@@ -12,7 +12,11 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from fastllm.server.errors import ApiError
 
 router = APIRouter(include_in_schema=False)
-_PAGE = Path(__file__).parent.parent / "page" / "index.html"
+_FOLDER = Path(__file__).parent.parent / "page"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+# The files that there are: a request chooses one of these, and no path is made from it.
+_FILES = {file.name: file for file in _FOLDER.iterdir() if file.suffix in _TYPES} if _FOLDER.is_dir() else {}
+_HEADERS = {"cache-control": "no-cache", "content-security-policy": "frame-ancestors 'none'"}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 _STYLE = (
     "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -23,9 +27,20 @@ _STYLE = (
 @router.get("/")
 async def page() -> Response:
     """The chat page."""
-    if not _PAGE.is_file():
-        raise ApiError(404, "this installation has no chat page; /docs describes the endpoints")
-    return FileResponse(_PAGE, media_type="text/html", headers={"cache-control": "no-cache"})
+    return _file("index.html")
+
+
+@router.get("/page/{name}")
+async def part(name: str) -> Response:
+    """A file of the chat page."""
+    return _file(name)
+
+
+def _file(name: str) -> Response:
+    file = _FILES.get(name)
+    if file is None:
+        raise ApiError(404, "there is no such page; /docs describes the endpoints")
+    return FileResponse(file, media_type=_TYPES[file.suffix], headers=_HEADERS)
 
 
 @router.get("/docs")
