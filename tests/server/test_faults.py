@@ -209,6 +209,61 @@ def test_text_that_is_hard_to_tokenize_blocks_no_one(fault):
     assert slowest < 1
 
 
+GRAMMARS = [
+    {"regex": "(a+)+b"},
+    {"regex": "(" * 4000},
+    {"regex": "a{1,100000}"},
+    {"regex": "(a{1000}){1000}"},
+    {"regex": "((a?){100}){100}"},
+    {"grammar": 'root ::= root "a"'},
+    {"grammar": 'root ::= ("a"*)*'},
+    {"grammar": 'root ::= "a"{5,0}'},
+    {"grammar": 'root ::= "a"{0,2147483647}'},
+    {"grammar": "root ::= a0\n" + "".join(f"a{i} ::= a{i + 1}\n" for i in range(5000)) + 'a5000 ::= "x"'},
+    {"choices": [f"choice {i}" for i in range(4000)]},
+    {"schema": {"$ref": "#"}},
+    {"schema": {"$ref": "http://127.0.0.1:1/schema.json"}},
+    {"schema": {"$ref": "file:///etc/passwd"}},
+    {"schema": {"allOf": [{"type": "string"}] * 10_000}},
+    {"schema": {"enum": list(range(200_000))}},
+    {"schema": {"type": "string", "pattern": "(a+)+" * 200, "minLength": 10**9}},
+    {"schema": {"type": "array", "minItems": 10**9}},
+]
+
+
+def test_grammars_that_are_bombs_end_soon_and_harm_no_one(fault):
+    slowest = 0.0
+    done = threading.Event()
+    failures = []
+
+    def ask():
+        for grammar in GRAMMARS:
+            body = {"messages": HELLO, "max_tokens": 3, **grammar}
+            if "schema" in body:
+                form = {"type": "json_schema", "json_schema": {"name": "x", "schema": body.pop("schema")}}
+                body["response_format"] = form
+            begin = time.monotonic()
+            status, reply = fault.post(CHAT, body)
+            seconds = time.monotonic() - begin
+            if status not in {200, 400} or seconds > 15:
+                failures.append((str(grammar)[:80], status, seconds, reply))
+            if status == 400 and reply["error"]["param"] not in body:
+                failures.append((str(grammar)[:80], reply))
+        done.set()
+
+    worker = threading.Thread(target=ask)
+    worker.start()
+    while not done.is_set() and worker.is_alive():
+        begin = time.monotonic()
+        fault.get("/health")
+        slowest = max(slowest, time.monotonic() - begin)
+        time.sleep(0.005)
+    worker.join()
+    assert done.is_set()
+    assert not failures
+    assert slowest < 1
+
+
 # The end
 
 

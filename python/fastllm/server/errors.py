@@ -79,22 +79,23 @@ def body_of(error: ApiError, path: str, request_id: str | None) -> dict[str, Any
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 
 
-def from_library(error: Exception, *, prompt: str = "messages", constrained: bool = False) -> ApiError | None:
+def from_library(error: Exception, *, prompt: str = "messages", constraint: str | None = None) -> ApiError | None:
     """What an exception of the library means for a client; None for a bug.
 
     Args:
         error: The exception.
         prompt: The field that holds the prompt.
-        constrained: Whether the request itself bans tokens.
+        constraint: The field that restricts tokens; None: none does.
     """
     text = str(error)
-    bans = constrained and isinstance(error, library.SamplingError)
+    bans = constraint is not None and isinstance(error, library.SamplingError)
     rules: tuple[tuple[bool, int, str | None, str, str | None], ...] = (
         (isinstance(error, library.ContextOverflowError), 400, prompt, "context_length_exceeded", None),
         (isinstance(error, library.BusyError), 429, None, "queue_full", "1"),
-        (bans, 400, "logit_bias", "no_token_left", None),
+        (bans, 400, constraint, "no_token_left", None),
         (isinstance(error, library.OutOfMemoryError), 503, None, "out_of_memory", "5"),
         (isinstance(error, library.CancelledError), 503, None, "model_closed", None),
+        (isinstance(error, library.GrammarError), 400, constraint, "invalid_grammar", None),
         (isinstance(error, library.TemplateError), 400, prompt, "invalid_messages", None),
         (
             isinstance(error, library.FastLLMError) and isinstance(error, ValueError),

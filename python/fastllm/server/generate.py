@@ -39,7 +39,8 @@ _RESERVED = frozenset(
         *("tool_choice", "parallel_tool_calls", "reasoning_effort", "response_format"),
     )
 )
-_CONSTRAINTS = ("logit_bias", "regex", "grammar", "choices", "response_format")
+# What restricts tokens; errors of it are put down to the first one that a request has.
+_CONSTRAINTS = ("response_format", "regex", "grammar", "choices", "tool_choice", "logit_bias")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Job:
         count: How many sequences.
         build: Makes the streams; called on another thread.
         prompt: The field that holds the prompt, for errors.
-        constrained: Whether the request itself bans tokens.
+        constraint: The field that restricts tokens; None: none does.
     """
 
     def __init__(
@@ -127,14 +128,14 @@ class Job:
         build: Callable[[], list[Any]],
         *,
         prompt: str,
-        constrained: bool,
+        constraint: str | None,
     ) -> None:
         self._service = service
         self._model = model
         self._count = count
         self._build = build
         self._prompt = prompt
-        self._constrained = constrained
+        self._constraint = constraint
         self._streams: list[Any] = []
         self._pumps: list[asyncio.Task[None]] = []
         self._clocks: list[Clock] = []
@@ -221,7 +222,7 @@ class Job:
         try:
             yield
         except (FastLLMError, ValueError, OverflowError) as error:
-            known = from_library(error, prompt=self._prompt, constrained=self._constrained)
+            known = from_library(error, prompt=self._prompt, constraint=self._constraint)
             if known is None and not isinstance(error, FastLLMError):
                 # What the template's variables, messages or tools cannot be turned into.
                 known = ApiError(400, str(error), param=self._prompt, code="invalid_value")
@@ -239,8 +240,7 @@ def chat_job(service: Service, name: str, call: ChatCall, count: int = 1) -> Job
         params = _params(call.sampling)
         return [model.achat_stream(call.messages, _choice(params, choice), **keywords) for choice in range(count)]
 
-    constrained = any(call.sampling.get(key) for key in _CONSTRAINTS) or "response_format" in keywords
-    return Job(service, name, count, build, prompt="messages", constrained=constrained)
+    return Job(service, name, count, build, prompt="messages", constraint=_constraint({**call.sampling, **keywords}))
 
 
 def completion_job(
@@ -253,8 +253,12 @@ def completion_job(
         params = _params(sampling)
         return [model.astream(prompt, _choice(params, choice)) for prompt in prompts for choice in range(count)]
 
-    constrained = any(sampling.get(key) for key in _CONSTRAINTS)
-    return Job(service, name, count * len(prompts), build, prompt="prompt", constrained=constrained)
+    constraint = _constraint(sampling)
+    return Job(service, name, count * len(prompts), build, prompt="prompt", constraint=constraint)
+
+
+def _constraint(fields: Mapping[str, Any]) -> str | None:
+    return next((name for name in _CONSTRAINTS if fields.get(name)), None)
 
 
 async def chat_ids(model: Model, call: ChatCall) -> list[int]:
