@@ -12,6 +12,7 @@ import atexit as _atexit
 from fastllm import _native
 from fastllm._native import __version__, available_isas
 from fastllm.chat import ChatTemplate
+from fastllm.clients import async_openai, openai
 from fastllm.errors import (
     BusyError,
     CancelledError,
@@ -21,6 +22,7 @@ from fastllm.errors import (
     ForkError,
     GrammarError,
     InternalError,
+    MissingExtraError,
     ModelFileError,
     ModelFileNotFoundError,
     ModelFilePermissionError,
@@ -73,6 +75,7 @@ __all__ = [
     "GrammarError",
     "InternalError",
     "MemoryPlan",
+    "MissingExtraError",
     "Model",
     "ModelFileError",
     "ModelFileNotFoundError",
@@ -97,8 +100,10 @@ __all__ = [
     "UnsupportedModelError",
     "Usage",
     "__version__",
+    "async_openai",
     "available_isas",
     "describe_tool",
+    "openai",
     "plan",
 ]
 

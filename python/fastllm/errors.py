@@ -11,6 +11,7 @@ __all__ = [
     "ForkError",
     "GrammarError",
     "InternalError",
+    "MissingExtraError",
     "ModelFileError",
     "ModelFileNotFoundError",
     "ModelFilePermissionError",
@@ -112,6 +113,10 @@ class ForkError(FastLLMError, RuntimeError):
 
 class OutOfMemoryError(FastLLMError, MemoryError):
     """There is not enough memory."""
+
+
+class MissingExtraError(FastLLMError, ImportError):
+    """A package is missing that an extra of this one installs: the message names the extra."""
 
 
 class InternalError(FastLLMError, RuntimeError):

@@ -635,12 +635,15 @@ class Model:
     def _astream(self, prompt: Prompt, params: SamplingParams) -> AsyncTokenStream:
         import asyncio  # noqa: PLC0415
 
+        output = _Output(Chunk, Generation, self.tokenizer, params, None)
+
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
+            output.prompt_tokens = len(ids)
             return await self._asubmit(ids, params, waker)
 
-        return AsyncTokenStream(_Output(Chunk, Generation, self.tokenizer, params, None), submit)
+        return AsyncTokenStream(output, submit)
 
     def _chat(
         self,
@@ -665,11 +668,13 @@ class Model:
     ) -> AsyncChatStream:
         prepared = self._prepare(messages, chat_template, settings)
         params = prepared.constrain(params)
+        output = ChatOutput(prepared, self.tokenizer, params, None)
+        output.prompt_tokens = len(prepared.ids)
 
         async def submit(waker: _native.Waker) -> _native.Request:
             return await self._asubmit(prepared.ids, params, waker, prepared.parser.shown())
 
-        return AsyncChatStream(ChatOutput(prepared, self.tokenizer, params, None), submit)
+        return AsyncChatStream(output, submit)
 
     @staticmethod
     def _run_all(starts: Iterable[Callable[[], TokenStream]]) -> list[Generation]:

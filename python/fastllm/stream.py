@@ -60,6 +60,7 @@ class _Output(Generic[C, R]):
         self.end: _native.Finished | None = None
         # Whether the rest of the output is not wanted.
         self.enough = False
+        self.prompt_tokens: int | None = None
 
     def add(self, event: _native.Prefill | _native.Token | _native.Finished) -> C | None:
         """Takes an event; the chunk that it makes, if it does."""
@@ -292,6 +293,25 @@ class _AsyncStream(Generic[C, R]):
         if self._request is not None:
             self._request.cancel()
 
+    async def start(self) -> None:
+        """Submits the request now, instead of with the first chunk: errors of the request are raised here."""
+        if self._request is None:
+            try:
+                await self._begin()
+            except BaseException:
+                self.cancel()
+                raise
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of the prompt; None before the start."""
+        return self._output.prompt_tokens
+
+    def close(self) -> None:
+        """Stops the work and gives up what was not taken. In its event loop only, and while no task awaits it."""
+        self.cancel()
+        self._leave()
+
     async def result(self) -> R:
         """Waits for the end. The whole output, with the chunks that were taken before."""
         while await self._take() is not None:
@@ -315,7 +335,7 @@ class _AsyncStream(Generic[C, R]):
         self._leave()
         return None
 
-    async def _event(self) -> _native.Prefill | _native.Token | _native.Finished:
+    async def _begin(self) -> tuple[_native.Request, asyncio.Event]:
         if self._failed:
             raise InternalError("the request has ended with an error before")
         if self._loop is None or self._news is None:
@@ -329,17 +349,21 @@ class _AsyncStream(Generic[C, R]):
                 raise
             if self._cancelled:
                 self._request.cancel()
+        return self._request, self._news
+
+    async def _event(self) -> _native.Prefill | _native.Token | _native.Finished:
+        request, news = await self._begin()
         while True:
-            self._news.clear()
+            news.clear()
             try:
-                event = self._request.next(wait=False)
+                event = request.next(wait=False)
             except BaseException:
                 self._failed = True
                 self._leave()
                 raise
             if event is not None:
                 return event
-            await self._news.wait()
+            await news.wait()
 
     def _leave(self) -> None:
         if self._loop is not None and self._news is not None:

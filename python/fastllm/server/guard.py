@@ -1,0 +1,286 @@
+"""What every request passes before a route sees it: identity, keys, hosts, sizes, times; and its line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from fastllm.server import log
+from fastllm.server.errors import ApiError, ClientGoneError, StoppingError, body_of
+from fastllm.server.strict_json import dumps, loads
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from fastllm.server.service import Service
+
+__all__ = ["Guard", "Record", "is_loopback"]
+
+# Paths that need no key: they say nothing of models or users.
+OPEN = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
+OPEN_FOLDER = "/page/"
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Bodies parsed beside the event loop from this many bytes on.
+_LARGE = 64 << 10
+# Bodies in memory at a time, in multiples of the longest one.
+_BODIES = 16
+# Seconds that the rest of a refused body is taken, so that the client gets to reading the answer.
+_LINGER = 2.0
+_CLIENT_CLOSED = 499
+
+
+class Record:
+    """The outermost layer: a request gets an id, is counted and logged, and mistakes of the server become answers."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = _header(scope, b"x-request-id")
+        scope["fastllm.id"] = given if given and _ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        status = 0
+        begin = time.perf_counter()
+
+        async def record(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                extra = [(b"x-request-id", scope["fastllm.id"].encode()), (b"x-content-type-options", b"nosniff")]
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        metrics = self._service.metrics
+        metrics.active.inc()
+        try:
+            await self._app(scope, receive, record)
+        except ClientGoneError:
+            scope["fastllm.gone"] = True
+        except Exception as error:  # noqa: BLE001 - a mistake of ours must not end the server
+            scope["fastllm.error"] = error
+            if status:
+                raise RuntimeError("the answer was begun and cannot be finished") from None
+            await answer(scope, record, ApiError(500, "the server made a mistake", code="internal_error"))
+        finally:
+            metrics.active.dec()
+            if scope.get("fastllm.gone"):
+                status = _CLIENT_CLOSED
+                metrics.disconnected.inc()
+            seconds = time.perf_counter() - begin
+            path = getattr(scope.get("route"), "path", "other")
+            metrics.requests.labels(path, status).inc()
+            metrics.seconds.labels(path).observe(seconds)
+            log.request(scope, status, seconds)
+
+
+class Guard:
+    """Refuses what should not reach a route, before its body is read, and reads and parses the body of what may."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+        self._keys = [key.encode() for key in service.options.api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(scope)
+            if scope["method"] != "POST":
+                await self._app(scope, receive, send)
+                return
+            length = self._length(scope)
+        except ApiError as error:
+            await refuse(scope, receive, send, error, self._service.options.max_body)
+            return
+        body = _Body(self._service)
+        try:
+            try:
+                raw = await body.read(receive, length)
+            except ApiError as error:
+                await refuse(scope, receive, send, error, self._service.options.max_body)
+                return
+            try:
+                scope["fastllm.json"] = await asyncio.to_thread(loads, raw) if len(raw) > _LARGE else loads(raw)
+            except ApiError as error:
+                await answer(scope, send, error)
+                return
+            del raw
+            await self._app(scope, _again(receive), send)
+        finally:
+            body.close()
+
+    def _check(self, scope: Scope) -> None:
+        options = self._service.options
+        if options.allowed_hosts is not None and _host(scope) not in options.allowed_hosts:
+            raise ApiError(403, "this server does not answer for that Host; --allowed-host adds one", code="wrong_host")
+        path = scope["path"]
+        if self._keys and path not in OPEN and not path.startswith(OPEN_FOLDER) and not self._key(scope):
+            challenge = {"www-authenticate": "Bearer"}
+            raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key", headers=challenge)
+        if self._service.draining and scope["method"] == "POST":
+            raise StoppingError
+        names = [name for name, _ in scope["headers"]]
+        if b"transfer-encoding" in names and b"content-length" in names:
+            raise ApiError(400, "a body has a Content-Length or a Transfer-Encoding, not both")
+
+    def _key(self, scope: Scope) -> bool:
+        """Whether exactly one key was sent and it is one of ours. Takes the same time whichever character differs."""
+        sent = [value for name, value in scope["headers"] if name == b"x-api-key"]
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                scheme, _, key = value.partition(b" ")
+                sent.append(key.strip() if scheme.lower() == b"bearer" else b"")
+        # Clients of Anthropic send one key in both headers.
+        if len(set(sent)) != 1:
+            return False
+        return any([hmac.compare_digest(sent[0], key) for key in self._keys])  # noqa: C419 - all are compared
+
+    def _length(self, scope: Scope) -> int | None:
+        kind = (_header(scope, b"content-type") or "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise ApiError(415, "the Content-Type of a body must be application/json", code="unsupported_media_type")
+        if (_header(scope, b"content-encoding") or "identity").lower() != "identity":
+            raise ApiError(415, "compressed bodies are not taken", code="unsupported_media_type")
+        text = _header(scope, b"content-length")
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit()):
+            raise ApiError(400, "the Content-Length is no number")
+        return self._service_limit(int(text) if len(text) < 20 else 2**63)  # noqa: PLR2004
+
+    def _service_limit(self, length: int) -> int:
+        if length > self._service.options.max_body:
+            raise too_large(self._service.options.max_body)
+        return length
+
+
+class _Body:
+    """Reads a body within its limits, and counts its bytes as long as it is in memory."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._held = 0
+
+    async def read(self, receive: Receive, length: int | None) -> bytes:
+        """Reads all of it.
+
+        Raises:
+            ApiError: It is too large or too slow.
+            ClientGoneError: The client left.
+        """
+        try:
+            return await asyncio.wait_for(self._all(receive, length), self._service.options.body_timeout)
+        except asyncio.TimeoutError:
+            raise ApiError(408, "the body did not come in time", code="body_timeout") from None
+
+    async def _all(self, receive: Receive, length: int | None) -> bytes:
+        most = self._service.options.max_body
+        parts: list[bytes] = []
+        self._hold(length or 0)
+        size, reserved = 0, length or 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise too_large(most)
+            if size > reserved:
+                self._hold(size - reserved)
+                reserved = size
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def _hold(self, count: int) -> None:
+        if self._service.body_bytes + count > _BODIES * self._service.options.max_body:
+            raise ApiError(503, "too many bodies at once", code="overloaded", headers={"retry-after": "1"})
+        self._service.body_bytes += count
+        self._held += count
+
+    def close(self) -> None:
+        """The body is no longer needed."""
+        self._service.body_bytes -= self._held
+        self._held = 0
+
+
+def _again(receive: Receive) -> Receive:
+    """What a route receives after the body was read: the value is in the scope, and that there was a body is enough."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    return again
+
+
+def too_large(most: int) -> ApiError:
+    """The body is longer than allowed."""
+    return ApiError(413, f"the body is longer than {most} bytes", code="body_too_large")
+
+
+async def answer(scope: Scope, send: Send, error: ApiError, *, more: bool = False) -> None:
+    """Sends an error. With `more`, the last, empty part of the answer is still to be sent."""
+    body = dumps(body_of(error, scope["path"], scope.get("fastllm.id")))
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    if more:
+        headers["connection"] = "close"
+    scope["fastllm.code"] = error.code
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, error: ApiError, most: int) -> None:
+    """Sends an error and closes the connection, but takes some of the body first: it would meet a closed door."""
+    await answer(scope, send, error, more=True)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(_discard(receive, 4 * most), _LINGER)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _discard(receive: Receive, most: int) -> None:
+    size = 0
+    while size <= most:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    values: list[Any] = [value for key, value in scope["headers"] if key == name]
+    return values[0].decode("latin-1") if len(values) == 1 else None
+
+
+def _host(scope: Scope) -> str:
+    host = (_header(scope, b"host") or "").lower()
+    if host.startswith("["):
+        return host.partition("]")[0][1:]
+    return host.partition(":")[0].rstrip(".")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,91 @@
+"""What all requests share: models, limits, counters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from fastllm.server.errors import ApiError, StoppingError, busy
+from fastllm.server.metrics import Metrics
+
+if TYPE_CHECKING:
+    from fastllm.model import Model
+    from fastllm.server.options import ServerOptions
+
+__all__ = ["Service"]
+
+# Sequences that the engine runs at once; more wait.
+_RUNNING = 16
+
+
+class Service:
+    """The models of a server and what is going on.
+
+    Args:
+        models: The models by the names that requests use.
+        options: Limits.
+    """
+
+    def __init__(self, models: Mapping[str, Model], options: ServerOptions) -> None:
+        self.models = dict(models)
+        self.options = options
+        self.metrics = Metrics(self.models)
+        self.created = int(time.time())
+        self.draining = False
+        self.body_bytes = 0
+        self._admitted: Counter[str] = Counter()
+        self._cuts: set[asyncio.Future[None]] = set()
+
+    def find(self, name: str | None) -> tuple[str, Model]:
+        """A model by name; None: the first one.
+
+        Raises:
+            ApiError: 404, there is none. A name is only ever looked up, never opened.
+        """
+        if name is None:
+            name = next(iter(self.models))
+        model = self.models.get(name)
+        if model is None:
+            raise ApiError(404, f"the model {name[:100]!r} is not served here", param="model", code="model_not_found")
+        return name, model
+
+    @contextlib.contextmanager
+    def admit(self, name: str, count: int) -> Iterator[None]:
+        """Reserves places for sequences while the block runs.
+
+        Raises:
+            ApiError: 429, too many wait already; or 503, the server is stopping.
+        """
+        if self.draining:
+            raise StoppingError
+        most = _RUNNING + self.options.max_queue
+        if count > most:
+            raise ApiError(400, f"{count} sequences at once are more than the {most} of this server", param="n")
+        if self._admitted[name] + count > most:
+            raise busy(f"{self._admitted[name]} sequences run or wait already: try again later")
+        self._admitted[name] += count
+        try:
+            yield
+        finally:
+            self._admitted[name] -= count
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[asyncio.Future[None]]:
+        """A future that is done when running requests have to end."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._cuts.add(future)
+        try:
+            yield future
+        finally:
+            self._cuts.discard(future)
+            future.cancel()
+
+    def cut_all(self) -> None:
+        """Ends the running requests, with an error."""
+        for future in list(self._cuts):
+            if not future.done():
+                future.set_result(None)
