@@ -57,9 +57,10 @@ impl ChatTemplate {
         let input = Input::new(messages, tools, add_generation_prompt, now, variables)?;
         let prompt = py.detach(|| chat::prompt(&self.inner, &tokenizer.inner, &input.borrow())).or_raise(py)?;
         let mut signals = SignalCheck::new();
-        let ids = py.detach(|| match &prompt.guarded {
-            Some((text, guard)) => tokenizer.inner.encode_guarded(text, *guard, |_| signals.go_on()),
-            None => {
+        let ids = py.detach(|| {
+            if let Some((text, guard)) = &prompt.guarded {
+                tokenizer.inner.encode_guarded(text, *guard, |_| signals.go_on())
+            } else {
                 let options = EncodeOptions { add_special: false, parse_special: true };
                 tokenizer.inner.encode_while(&prompt.text, options, |_| signals.go_on())
             }
