@@ -57,12 +57,12 @@ impl ChatTemplate {
         let input = Input::new(messages, tools, add_generation_prompt, now, variables)?;
         let prompt = py.detach(|| chat::prompt(&self.inner, &tokenizer.inner, &input.borrow())).or_raise(py)?;
         let mut signals = SignalCheck::new();
-        let ids = py.detach(|| match &prompt.guarded {
-            Some((text, guard)) => tokenizer.inner.encode_guarded(text, *guard, |_| signals.go_on()),
-            None => {
-                let options = EncodeOptions { add_special: false, parse_special: true };
-                tokenizer.inner.encode_while(&prompt.text, options, |_| signals.go_on())
+        let ids = py.detach(|| {
+            if let Some((text, guard)) = &prompt.guarded {
+                return tokenizer.inner.encode_guarded(text, *guard, |_| signals.go_on());
             }
+            let options = EncodeOptions { add_special: false, parse_special: true };
+            tokenizer.inner.encode_while(&prompt.text, options, |_| signals.go_on())
         });
         signals.into_result()?;
         Ok((prompt.text, ids.or_raise(py)?))

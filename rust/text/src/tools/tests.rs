@@ -340,14 +340,14 @@ fn parts_of_arguments_come_early() {
 
 #[test]
 fn hostile_output_costs_little() {
-    let long = 1 << 20;
+    let long = 1 << 18;
     for format in Format::ALL {
         let openers: Vec<&str> = format.openers().iter().copied().chain(["[", "{", "<", "", "<think>", "[add("]).collect();
         for opener in openers {
             for filling in
                 ["[", "{\"a\":", " ", "<", "\"", "a", "<tool_call>", "{\"name\": \"add\", \"arguments\": {\"", "\\", "(", "\n", "<|"]
             {
-                let text = format!("{opener}{}", filling.repeat(long / 8 / filling.len()));
+                let text = format!("{opener}{}", filling.repeat(long / 2 / filling.len()));
                 let whole = parse(&options(format), [text.as_str()]);
                 assert!(whole.content.len() + whole.reasoning.len() <= text.len());
             }
@@ -356,7 +356,7 @@ fn hostile_output_costs_little() {
         for filling in
             ["<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": \"", "  ", "<", "<tool_call>add<arg_key>a</arg_key><arg_value>"]
         {
-            let text = filling.repeat(long / 16 / filling.len());
+            let text = filling.repeat(long / 4 / filling.len());
             parse(&options(format), characters(&text));
         }
     }
