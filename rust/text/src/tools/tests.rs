@@ -344,11 +344,27 @@ fn hostile_output_costs_little() {
     for format in Format::ALL {
         let openers: Vec<&str> = format.openers().iter().copied().chain(["[", "{", "<", "", "<think>", "[add("]).collect();
         for opener in openers {
-            for filling in
-                ["[", "{\"a\":", " ", "<", "\"", "a", "<tool_call>", "{\"name\": \"add\", \"arguments\": {\"", "\\", "(", "\n", "<|"]
-            {
+            for filling in [
+                "[",
+                "{\"a\":",
+                " ",
+                "<",
+                "\"",
+                "a",
+                "<tool_call>",
+                "{\"name\": \"add\", \"arguments\": {\"",
+                "\\",
+                "(",
+                "\n",
+                "<|",
+                "<|start|>",
+                "<｜tool▁call▁begin｜>",
+            ] {
                 let text = format!("{opener}{}", filling.repeat(long / 2 / filling.len()));
+                let start = std::time::Instant::now();
                 let whole = parse(&options(format), [text.as_str()]);
+                // Some ten milliseconds; what is quadratic takes ten seconds.
+                assert!(start.elapsed().as_secs() < 4, "{format:?} {opener} {filling}");
                 assert!(whole.content.len() + whole.reasoning.len() <= text.len());
             }
         }
