@@ -17,7 +17,7 @@ STORY = "Once upon a time"
 
 async def idle(model):
     for _ in range(1000):
-        if model._engine.stats()[:2] == (0, 0):
+        if model.stats().running + model.stats().waiting == 0:
             return True
         await asyncio.sleep(0.002)
     return False

@@ -233,7 +233,7 @@ def test_wrong_usage_is_code_2(arguments):
 
 
 def test_help_and_version():
-    commands = ("generate", "chat", "bench", "inspect", "plan", "tokenize", "cache", "doctor")
+    commands = ("generate", "chat", "batch", "bench", "inspect", "plan", "tokenize", "cache", "doctor")
     for command in ((), *((name,) for name in commands)):
         assert "usage: fastllm" in output(*command, "--help")
     assert output("--version").startswith("fastllm 0.")

@@ -18,7 +18,7 @@ def idle(model, seconds=2.0):
     """Whether all sequences of a model are free, soon."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if model._engine.stats()[:2] == (0, 0):
+        if model.stats().running + model.stats().waiting == 0:
             return True
         time.sleep(0.002)
     return False

@@ -36,7 +36,7 @@ INTERRUPTED = """
         {work}
     except KeyboardInterrupt:
         caught = time.monotonic()
-        while model._engine.stats()[:2] != (0, 0):
+        while model.stats().running + model.stats().waiting != 0:
             time.sleep(0.001)
         print(caught, time.monotonic(), flush=True)
 """

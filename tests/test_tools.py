@@ -138,6 +138,33 @@ def test_one_call_at_a_time(model, cases):
     assert one.usage.completion_tokens == len(one.token_ids)
 
 
+def add(a: int, b: int):
+    """Add two numbers."""
+
+
+def test_a_required_call_is_made(model):
+    hello = [{"role": "user", "content": "Hello!"}]
+    options = {"tools": [get_weather, add], "temperature": 0}
+    assert model.chat(hello, **options).tool_calls == ()
+    reply = model.chat(hello, tool_choice="required", **options)
+    assert (reply.content, reply.finish_reason) == ("", "tool_calls")
+    assert all(call.name in {"get_weather", "add"} for call in reply.tool_calls)
+    choice = {"type": "function", "function": {"name": "add"}}
+    reply = model.chat(hello, tool_choice=choice, parallel_tool_calls=False, **options)
+    (call,) = reply.tool_calls
+    assert call.name == "add"
+    assert {"a", "b"} == call.parse().keys()
+    assert all(isinstance(number, int) for number in call.parse().values())
+
+
+async def test_a_required_call_is_made_in_a_stream(model):
+    stream = model.achat_stream(QUESTION, tools=[get_weather, add], tool_choice="required", temperature=0)
+    async for _ in stream:
+        pass
+    reply = await stream.result()
+    assert reply.tool_calls[0].parse() == {"city": "Paris"}
+
+
 def test_a_call_that_breaks_off_is_content(model):
     reply = model.chat(QUESTION, tools=[get_weather], temperature=0, max_tokens=12)
     assert (reply.finish_reason, reply.tool_calls) == ("length", ())
@@ -150,11 +177,7 @@ def test_a_call_that_breaks_off_is_content(model):
     [
         ({"tool_choice": "always"}, "tool_choice"),
         ({"tool_choice": "required"}, "needs tools"),
-        ({"tools": [get_weather], "tool_choice": "required"}, "structured output"),
-        (
-            {"tools": [get_weather], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
-            "structured",
-        ),
+        ({"tools": [get_weather], "tool_choice": "required", "regex": "a"}, "another constraint"),
         ({"tools": [get_weather], "tool_choice": {"type": "function", "function": {"name": "none"}}}, "no tool 'none'"),
         ({"tools": [get_weather], "tool_choice": {"name": "get_weather"}}, "tool_choice must be"),
         ({"tools": [get_weather], "tool_choice": "required", "tool_format": "plain"}, "'plain' has no calls"),
@@ -207,7 +230,7 @@ def test_shown_tokens_are_in_the_text(model):
     params = fastllm.SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 
     def text(shown):
-        request = model._engine.submit(prompt, params._native(), None, shown)
+        request = model._engine.submit(prompt, params._native(), None, True, None, shown)
         parts = []
         while not isinstance(event := request.next(wait=True), _native.Finished):
             parts += [event.text] if isinstance(event, _native.Token) else []

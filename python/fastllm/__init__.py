@@ -19,14 +19,17 @@ from fastllm.errors import (
     FastLLMError,
     FastLLMWarning,
     ForkError,
+    GrammarError,
     InternalError,
     ModelFileError,
     ModelFileNotFoundError,
     ModelFilePermissionError,
     ModelFormatError,
     OutOfMemoryError,
+    OutputError,
     ParameterError,
     SamplingError,
+    SavedStateError,
     TemplateError,
     UnsupportedModelError,
 )
@@ -34,7 +37,18 @@ from fastllm.gguf import GGUFFile, TensorInfo
 from fastllm.model import Model
 from fastllm.options import SamplingParams
 from fastllm.plan import MemoryPlan, plan
-from fastllm.results import ChatChunk, ChatReply, Chunk, Generation, Timings, TokenLogprob, TopLogprob, Usage
+from fastllm.results import (
+    ChatChunk,
+    ChatReply,
+    Chunk,
+    EngineStats,
+    Generation,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, TokenStream
 from fastllm.tokenizer import Tokenizer
 from fastllm.tools import ToolCall, ToolCallDelta, describe_tool
@@ -50,11 +64,13 @@ __all__ = [
     "ChatTemplate",
     "Chunk",
     "ContextOverflowError",
+    "EngineStats",
     "FastLLMError",
     "FastLLMWarning",
     "ForkError",
     "GGUFFile",
     "Generation",
+    "GrammarError",
     "InternalError",
     "MemoryPlan",
     "Model",
@@ -63,9 +79,12 @@ __all__ = [
     "ModelFilePermissionError",
     "ModelFormatError",
     "OutOfMemoryError",
+    "OutputError",
     "ParameterError",
     "SamplingError",
     "SamplingParams",
+    "SavedStateError",
+    "Session",
     "TemplateError",
     "TensorInfo",
     "Timings",

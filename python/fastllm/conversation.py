@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ from fastllm.tools import Tool, ToolChoice, describe_tool
 
 if TYPE_CHECKING:
     from fastllm.chat import ChatTemplate, Message
+    from fastllm.options import SamplingParams
     from fastllm.tokenizer import Tokenizer
 
 __all__ = ["ChatSettings", "Prepared", "normalise", "prepare"]
@@ -37,15 +39,20 @@ class ChatSettings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prompt, and what reads the answer to it."""
+    """A prompt, how its answer is made, and what reads it."""
 
     ids: list[int]
+    params: SamplingParams
     parser: _native.OutputParser
     parallel: bool
 
 
 def prepare(
-    template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Message], settings: ChatSettings
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    settings: ChatSettings,
+    params: SamplingParams,
 ) -> Prepared:
     """Writes the prompt."""
     tools = None if settings.tools is None else [_declaration(tool) for tool in settings.tools]
@@ -57,15 +64,20 @@ def prepare(
     text, ids = template._encode(tokenizer, normalise(template, messages), tools, variables)  # noqa: SLF001 - one package
     parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, text)  # noqa: SLF001
     if choice not in ("auto", "none"):
-        require_call(parser, None if choice == "required" else choice[0], settings.parallel_tool_calls)
-    return Prepared(ids, parser, bool(settings.parallel_tool_calls))
+        params = require_call(parser, None if choice == "required" else choice[0], settings.parallel_tool_calls, params)
+    return Prepared(ids, params, parser, bool(settings.parallel_tool_calls))
 
 
-def require_call(parser: _native.OutputParser, name: str | None, parallel: bool) -> None:
-    """Makes the model call a tool: by the grammar `parser.constraint(name, parallel)`, once the engine takes one."""
-    if parser.constraint(name, parallel) is None:
+def require_call(
+    parser: _native.OutputParser, name: str | None, parallel: bool, params: SamplingParams
+) -> SamplingParams:
+    """The options that make the model call the tool of this name, or any: its output follows a grammar."""
+    grammar = parser.constraint(name, parallel)
+    if grammar is None:
         raise ParameterError(f"tool_choice: the tool format {parser.format!r} has no calls that could be required")
-    raise ParameterError("tool_choice: a required call needs structured output, which this version does not have")
+    if params.constrained:
+        raise ParameterError("tool_choice: a required call cannot be combined with another constraint on the output")
+    return dataclasses.replace(params, grammar=grammar)
 
 
 def _declaration(tool: Tool) -> dict[str, Any]:

@@ -9,14 +9,17 @@ __all__ = [
     "FastLLMError",
     "FastLLMWarning",
     "ForkError",
+    "GrammarError",
     "InternalError",
     "ModelFileError",
     "ModelFileNotFoundError",
     "ModelFilePermissionError",
     "ModelFormatError",
     "OutOfMemoryError",
+    "OutputError",
     "ParameterError",
     "SamplingError",
+    "SavedStateError",
     "TemplateError",
     "UnsupportedModelError",
 ]
@@ -54,6 +57,10 @@ class ParameterError(FastLLMError, ValueError):
     """An option has a value that is not allowed."""
 
 
+class SavedStateError(FastLLMError, ValueError):
+    """A saved state is damaged, or belongs to another model, version or options."""
+
+
 class ContextOverflowError(ParameterError):
     """The prompt is longer than the context.
 
@@ -77,6 +84,14 @@ def _context_overflow(message: str, prompt_tokens: int, context_length: int) -> 
 
 class TemplateError(FastLLMError, ValueError):
     """A chat template is missing or wrong, refuses the conversation, or asks for too much."""
+
+
+class GrammarError(FastLLMError, ValueError):
+    """A schema, regex, grammar or choice is wrong, asks for too much, or allows nothing to follow the output so far."""
+
+
+class OutputError(FastLLMError, ValueError):
+    """The output is not of the form that it is read as."""
 
 
 class SamplingError(FastLLMError, ArithmeticError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import os
@@ -18,8 +19,10 @@ from fastllm.conversation import ChatSettings, Prepared, normalise, prepare
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams
-from fastllm.results import ChatReply, Chunk, Generation
+from fastllm.results import ChatReply, Chunk, EngineStats, Generation
+from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
+from fastllm.structured import response_schema
 from fastllm.tokenizer import Tokenizer
 from fastllm.tools import Tool, ToolChoice
 
@@ -38,6 +41,8 @@ T = TypeVar("T")
 
 # Requests of one call that run or wait at a time: the engine is kept busy, and others find room in its queue.
 _WINDOW = 64
+# Bytes of KV cache that are kept at least, for conversations that take turns.
+_LEAST_KEPT = 512 << 20
 # Iterable, but in no order or of no ids.
 _NO_PROMPT = (bytes, bytearray, Mapping, AbstractSet)
 # Characters from which on a prompt is tokenized outside the event loop.
@@ -62,6 +67,11 @@ class Model:
         cache: Whether a large model is kept packed in the user's cache folder, so that the next load is instant and
             processes share one copy; see `fastllm.cache`. False, or the environment variable FASTLLM_CACHE=0: it is
             packed into memory each time.
+        prefix_cache: Bytes of the KV cache up to which the state of ended requests is kept, so that a request that
+            begins alike (the next turn of a conversation, the same instructions) computes only what is new; 0: none is.
+            None: one full context or 512 MiB, whichever is more, but at most a quarter of the memory that is free.
+        speculate: Whether tokens are guessed from the text before (prompt lookup) and computed beside the certain one,
+            where measured times say that it pays: texts that repeat their prompt come faster. The output is the same.
         progress: Called with bytes loaded and bytes in all, while the weights are loaded.
 
     Raises:
@@ -82,6 +92,8 @@ class Model:
         kv_dtype: str = "f16",
         isa: str | None = None,
         cache: bool = True,
+        prefix_cache: int | None = None,
+        speculate: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self._file = GGUFFile(path)
@@ -96,7 +108,13 @@ class Model:
             progress,
         )
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
-        self._engine = _native.Engine(self._weights, self.tokenizer._native)  # noqa: SLF001
+        kept = (
+            _kept_bytes(self._weights.sequence_bytes) if prefix_cache is None else _bytes("prefix_cache", prefix_cache)
+        )
+        self._engine = _native.Engine(self._weights, self.tokenizer._native, kept, bool(speculate))  # noqa: SLF001
+        self._grammars = _native.Grammars(self.tokenizer._native)  # noqa: SLF001
+        # Tokens that a grammar forces are not sampled one by one. The output is the same; tests turn it off.
+        self._skip_ahead = True
         self._template: ChatTemplate | None = None
 
     @classmethod
@@ -108,6 +126,8 @@ class Model:
         prefill_threads: int | None = None,
         kv_dtype: str = "f16",
         isa: str | None = None,
+        prefix_cache: int | None = None,
+        speculate: bool = True,
         progress: Progress | None = None,
     ) -> Self:
         """The model inside this package, fastllm-tiny: two million parameters, for documentation and tests.
@@ -121,6 +141,8 @@ class Model:
             prefill_threads=prefill_threads,
             kv_dtype=kv_dtype,
             isa=isa,
+            prefix_cache=prefix_cache,
+            speculate=speculate,
             progress=progress,
         )
 
@@ -153,6 +175,7 @@ class Model:
 
         Raises:
             ContextOverflowError: The prompt is longer than the context.
+            GrammarError: No output can follow the schema, regex, grammar or choices.
             ParameterError: An option is out of range, or the prompt has no tokens.
             TypeError: There is no such option.
         """
@@ -232,6 +255,7 @@ class Model:
         enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatReply:
         """Answers a conversation.
@@ -253,14 +277,16 @@ class Model:
             enable_thinking: Whether to reason, for templates that read it.
             chat_template: Another template than that of the file.
             chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
+            response_format: What the answer must be, as in the OpenAI interface: a dict with the "type" "text",
+                "json_object" or "json_schema", or a class with `model_json_schema`. In place of `json_schema`.
             options: Fields of `SamplingParams` that differ from `params`.
 
         Raises:
             TemplateError: The file has no template, or the template refuses the conversation.
             ParameterError: As `generate`; the template does not read an option; a tool is none.
-            ContextOverflowError, TypeError: As `generate`.
+            ContextOverflowError, GrammarError, TypeError: As `generate`.
         """
-        resolved = SamplingParams.resolve("chat", params, options)
+        resolved = _with_format(SamplingParams.resolve("chat", params, options), response_format)
         settings = ChatSettings(
             tools,
             tool_choice,
@@ -285,11 +311,12 @@ class Model:
         enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         progress: Progress | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatStream:
         """Answers a conversation, giving the text while it is made. As `chat` and `stream`."""
-        resolved = SamplingParams.resolve("chat_stream", params, options)
+        resolved = _with_format(SamplingParams.resolve("chat_stream", params, options), response_format)
         settings = ChatSettings(
             tools,
             tool_choice,
@@ -314,10 +341,11 @@ class Model:
         enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> ChatReply:
         """`chat` for asyncio. Cancelling the task stops the work."""
-        resolved = SamplingParams.resolve("achat", params, options)
+        resolved = _with_format(SamplingParams.resolve("achat", params, options), response_format)
         settings = ChatSettings(
             tools,
             tool_choice,
@@ -342,10 +370,11 @@ class Model:
         enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | type[Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> AsyncChatStream:
         """`chat_stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
-        resolved = SamplingParams.resolve("achat_stream", params, options)
+        resolved = _with_format(SamplingParams.resolve("achat_stream", params, options), response_format)
         settings = ChatSettings(
             tools,
             tool_choice,
@@ -394,6 +423,24 @@ class Model:
             now=now,
             **variables,
         )
+
+    # States
+
+    def session(self, token_ids: Sequence[int] = ()) -> Session:
+        """A text that grows, whose state is kept, forked and saved; empty, or with these tokens."""
+        return Session(self, _ids(token_ids))
+
+    def load_session(self, path: str | os.PathLike[str]) -> Session:
+        """The session that `Session.save` wrote: nothing of it is computed again.
+
+        Raises:
+            SavedStateError: The file is damaged, or was written with another model, version or options.
+            ModelFileError: It cannot be read.
+        """
+        return Session(self, self._engine.restore_state(path, self._file._native))  # noqa: SLF001 - one package
+
+    def _save_state(self, ids: Sequence[int], path: str | os.PathLike[str] | None) -> None:
+        self._engine.save_state(ids, path, self._file._native)  # noqa: SLF001
 
     # Numbers
 
@@ -523,6 +570,10 @@ class Model:
             f"{_short(self.weight_bytes)}B in memory, {types}, {self.isa}, {self.threads} threads)"
         )
 
+    def stats(self) -> EngineStats:
+        """What the engine of this model is doing."""
+        return EngineStats(*self._engine.stats())
+
     # The end
 
     def close(self) -> None:
@@ -545,8 +596,27 @@ class Model:
     def _start(
         self, ids: list[int], params: SamplingParams, chunk: type[Any], result: type[Any], progress: Progress | None
     ) -> tuple[_Output[Any, Any], _native.Request]:
-        request = self._engine.submit(ids, params._native(), None)  # noqa: SLF001 - one package
+        request = self._submit(ids, params, params._grammar(self._grammars), None)  # noqa: SLF001 - one package
         return _Output(chunk, result, self.tokenizer, params, progress), request
+
+    def _submit(
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        grammar: _native.Grammar | None,
+        waker: _native.Waker | None,
+        shown: Sequence[int] = (),
+    ) -> _native.Request:
+        return self._engine.submit(ids, params._native(), grammar, self._skip_ahead, waker, shown)  # noqa: SLF001
+
+    async def _asubmit(
+        self, ids: list[int], params: SamplingParams, waker: _native.Waker, shown: Sequence[int] = ()
+    ) -> _native.Request:
+        import asyncio  # noqa: PLC0415
+
+        # Compiling a grammar takes a while; most requests have none.
+        grammar = await asyncio.to_thread(params._grammar, self._grammars) if params.constrained else None  # noqa: SLF001
+        return self._submit(ids, params, grammar, waker, shown)
 
     def _stream(self, prompt: Prompt, params: SamplingParams, progress: Progress | None) -> TokenStream:
         return TokenStream(*self._start(self._encode(prompt), params, Chunk, Generation, progress))
@@ -557,7 +627,7 @@ class Model:
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
-            return self._engine.submit(ids, params._native(), waker)  # noqa: SLF001
+            return await self._asubmit(ids, params, waker)
 
         return AsyncTokenStream(_Output(Chunk, Generation, self.tokenizer, params, None), submit)
 
@@ -569,10 +639,10 @@ class Model:
         params: SamplingParams,
         progress: Progress | None,
     ) -> ChatStream:
-        prepared = self._prepare(messages, chat_template, settings)
-        shown = prepared.parser.shown()
-        request = self._engine.submit(prepared.ids, params._native(), None, shown)  # noqa: SLF001 - one package
-        return ChatStream(ChatOutput(prepared, self.tokenizer, params, progress), request)
+        prepared = self._prepare(messages, chat_template, settings, params)
+        grammar = prepared.params._grammar(self._grammars)  # noqa: SLF001 - one package
+        request = self._submit(prepared.ids, prepared.params, grammar, None, prepared.parser.shown())
+        return ChatStream(ChatOutput(prepared, self.tokenizer, progress), request)
 
     def _achat(
         self,
@@ -581,12 +651,12 @@ class Model:
         settings: ChatSettings,
         params: SamplingParams,
     ) -> AsyncChatStream:
-        prepared = self._prepare(messages, chat_template, settings)
+        prepared = self._prepare(messages, chat_template, settings, params)
 
         async def submit(waker: _native.Waker) -> _native.Request:
-            return self._engine.submit(prepared.ids, params._native(), waker, prepared.parser.shown())  # noqa: SLF001
+            return await self._asubmit(prepared.ids, prepared.params, waker, prepared.parser.shown())
 
-        return AsyncChatStream(ChatOutput(prepared, self.tokenizer, params, None), submit)
+        return AsyncChatStream(ChatOutput(prepared, self.tokenizer, None), submit)
 
     @staticmethod
     def _run_all(starts: Iterable[Callable[[], TokenStream]]) -> list[Generation]:
@@ -613,13 +683,26 @@ class Model:
         return ChatTemplate(source, bos_token=bos, eos_token=eos)
 
     def _prepare(
-        self, messages: Sequence[Message], chat_template: ChatTemplate | str | None, settings: ChatSettings
+        self,
+        messages: Sequence[Message],
+        chat_template: ChatTemplate | str | None,
+        settings: ChatSettings,
+        params: SamplingParams,
     ) -> Prepared:
         if chat_template is None:
             template = self.chat_template
         else:
             template = self._compile(chat_template) if isinstance(chat_template, str) else chat_template
-        return prepare(template, self.tokenizer, messages, settings)
+        return prepare(template, self.tokenizer, messages, settings, params)
+
+
+def _with_format(params: SamplingParams, response_format: Mapping[str, Any] | type[Any] | None) -> SamplingParams:
+    schema = response_schema(response_format)
+    if schema is None:
+        return params
+    if params.constrained:
+        raise ParameterError("response_format cannot be combined with json_schema, regex, grammar or choices")
+    return dataclasses.replace(params, json_schema=schema)  # type: ignore[arg-type]  # checked there
 
 
 def _count(name: str, value: int | None) -> int | None:
@@ -631,6 +714,22 @@ def _count(name: str, value: int | None) -> int | None:
     if not 1 <= number <= 2**30:
         raise ParameterError(f"{name} = {number} is not allowed: at least 1")
     return number
+
+
+def _bytes(name: str, value: int) -> int:
+    number = operator.index(value)
+    if not 0 <= number < 2**62:
+        raise ParameterError(f"{name} = {number} is not allowed: bytes from 0 on")
+    return number
+
+
+def _kept_bytes(sequence: int) -> int:
+    """Bytes of KV cache to keep by default, where one full context takes `sequence` bytes."""
+    from fastllm import system  # noqa: PLC0415 - `import fastllm` is quick
+
+    wanted = max(sequence, _LEAST_KEPT)
+    available = system.available_memory()
+    return wanted if available is None else min(wanted, available // 4)
 
 
 def _ids(ids: Iterable[int]) -> list[int]:

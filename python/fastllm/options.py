@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from fastllm import _native
 from fastllm.errors import ParameterError
+from fastllm.structured import schema_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SamplingOptions", "SamplingParams"]
+    from fastllm._native import Grammar, Grammars
+
+__all__ = ["JsonSchema", "SamplingOptions", "SamplingParams"]
+
+# A schema as a mapping or a bool, its text, or a class with `model_json_schema`, such as a pydantic model.
+JsonSchema = Mapping[str, Any] | bool | str | type[Any]
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -45,6 +51,11 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float]
     logprobs: int | None
     timeout: float | None
+    priority: int
+    json_schema: JsonSchema | None
+    regex: str | None
+    grammar: str | None
+    choices: Sequence[str] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +92,15 @@ class SamplingParams:
         logit_bias: Added to the logits of token ids: -100 to 100, or -inf to ban them.
         logprobs: Report the log-probability of every token and of this many alternatives (0 to 100).
         timeout: Seconds after which the request ends with what it has.
+        priority: Requests of a higher priority leave the queue and read their prompts first.
+        json_schema: The output is a JSON value that follows this schema: a dict or bool, its text, or a class with
+            `model_json_schema` such as a pydantic model; kept as text.
+        regex: The whole output matches this regex, in the syntax of the Rust crate regex.
+        grammar: The output follows this grammar in GBNF (rules are `name ::= ...`) or Lark (`name: ...`).
+        choices: The output is one of these strings.
+
+    At most one of the last four may be given. Whether what they hold can be followed is found out when a request
+    starts: a `GrammarError` (which is a `ValueError`) then.
     """
 
     max_tokens: int | None = None
@@ -109,6 +129,11 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     logprobs: int | None = None
     timeout: float | None = None
+    priority: int = 0
+    json_schema: JsonSchema | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    choices: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for name, (least, most) in _INTEGERS.items():
@@ -128,14 +153,46 @@ class SamplingParams:
             raise TypeError(f"logit_bias must be a mapping of ids to numbers, not {type(self.logit_bias).__name__}")
         bias = {_integer("logit_bias", id_, 0, _U32): _number("logit_bias", x) for id_, x in self.logit_bias.items()}
         self._set("logit_bias", bias)
+        self._check_constraint()
         self._native()
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
+    def _check_constraint(self) -> None:
+        given = [name for name in _CONSTRAINTS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ParameterError(f"{given[0]} and {given[1]} cannot be combined")
+        if self.json_schema is not None:
+            self._set("json_schema", schema_text(self.json_schema))
+        for name in ("regex", "grammar"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+        if self.choices is not None:
+            if isinstance(self.choices, str):
+                raise TypeError("choices must be a sequence of str, not a str")
+            self._set("choices", _strings("choices", self.choices))
+
+    @property
+    def constrained(self) -> bool:
+        """Whether the output must follow a schema, a regex, a grammar or a choice."""
+        return any(getattr(self, name) is not None for name in _CONSTRAINTS)
+
     def _native(self) -> _native.Sampling:
         """The checked options, as the engine takes them. The ranges are the engine's."""
-        return _native.Sampling(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        names = (field.name for field in dataclasses.fields(self))
+        return _native.Sampling(**{name: getattr(self, name) for name in names if name not in _CONSTRAINTS})
+
+    def _grammar(self, grammars: Grammars) -> Grammar | None:
+        """What the output must follow, compiled."""
+        if self.choices is not None:
+            return grammars.choices(self.choices)
+        for name in ("json_schema", "regex", "grammar"):
+            text = getattr(self, name)
+            if text is not None:
+                return grammars.compile(name, text)
+        return None
 
     @classmethod
     def resolve(cls, function: str, params: Self | None, options: Mapping[str, Any]) -> Self:
@@ -158,6 +215,7 @@ class SamplingParams:
         return cls(**options) if params is None else dataclasses.replace(params, **options)
 
 
+_CONSTRAINTS = ("json_schema", "regex", "grammar", "choices")
 _U32 = 2**32 - 1
 _INTEGERS = {
     "max_tokens": (1, _U32),
@@ -167,6 +225,7 @@ _INTEGERS = {
     "mirostat": (0, 2),
     "seed": (0, 2**64 - 1),
     "logprobs": (0, 100),
+    "priority": (-(2**31), 2**31 - 1),
 }
 _NUMBERS = (
     "temperature",

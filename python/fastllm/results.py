@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
+from fastllm.structured import parse
 from fastllm.tools import ToolCall, ToolCallDelta
 
 __all__ = [
     "ChatChunk",
     "ChatReply",
     "Chunk",
+    "EngineStats",
     "FinishReason",
     "Generation",
     "Timings",
@@ -19,6 +21,7 @@ __all__ = [
     "Usage",
 ]
 
+T = TypeVar("T")
 FinishReason = Literal["stop", "length", "cancelled", "timeout", "tool_calls"]
 
 
@@ -40,6 +43,29 @@ class Usage:
     def total_tokens(self) -> int:
         """Prompt and completion."""
         return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What the engine of a model is doing.
+
+    Attributes:
+        running: Requests that own a sequence.
+        waiting: Requests in the queue.
+        computed_tokens: Tokens that went through the model since it was loaded.
+        cached_tokens: Tokens of prompts that did not have to, because another request began alike.
+        cache_bytes: Bytes of the KV cache.
+        drafted_tokens: Tokens that were guessed and computed beside a certain one.
+        accepted_tokens: Of these, the tokens that came true.
+    """
+
+    running: int
+    waiting: int
+    computed_tokens: int
+    cached_tokens: int
+    cache_bytes: int
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 @dataclass(frozen=True)
@@ -111,8 +137,8 @@ class Generation:
     Attributes:
         text: The output, without what stopped it.
         token_ids: Its tokens.
-        finish_reason: "stop" (the model ended its text, or a stop string or token came), "length", "cancelled" or
-            "timeout".
+        finish_reason: "stop" (the model ended its text, a stop string or token came, or nothing more may follow by a
+            schema, regex, grammar or choice), "length", "cancelled" or "timeout".
         stop_reason: The stop string or the id of the token that ended the output, where one did.
         usage: Token counts.
         timings: Speed.
@@ -126,6 +152,21 @@ class Generation:
     usage: Usage
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @overload
+    def parse(self, model: None = None) -> Any: ...
+    @overload
+    def parse(self, model: type[T]) -> T: ...
+    def parse(self, model: type[T] | None = None) -> Any:
+        """The JSON value of the text.
+
+        Args:
+            model: A class with `model_validate_json`, such as a pydantic model, to make an instance of.
+
+        Raises:
+            OutputError: The text is not JSON (it may have ended by "length"), or not what the model takes.
+        """
+        return parse(self.text, self.finish_reason, model)
 
     def __str__(self) -> str:
         return self.text
@@ -188,6 +229,14 @@ class ChatReply:
         if self.tool_calls:
             message["tool_calls"] = [call.message for call in self.tool_calls]
         return message
+
+    @overload
+    def parse(self, model: None = None) -> Any: ...
+    @overload
+    def parse(self, model: type[T]) -> T: ...
+    def parse(self, model: type[T] | None = None) -> Any:
+        """The JSON value of the content; as `Generation.parse`."""
+        return parse(self.content, self.finish_reason, model)
 
     def __str__(self) -> str:
         return self.content

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import fastllm
-from fastllm.cli import bench, cache, chat, doctor, files, generate
+from fastllm.cli import batch, bench, cache, chat, doctor, files, generate
 from fastllm.errors import FastLLMError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastllm {fastllm.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (generate, chat, bench, files, cache, doctor):
+    for module in (generate, chat, batch, bench, files, cache, doctor):
         module.add_to(commands)
     return parser
 

@@ -1,5 +1,6 @@
 //! What the engine asks of a model.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
@@ -30,6 +31,45 @@ pub trait Decoder: Send + 'static {
 
     /// Releases a sequence and its memory.
     fn close(&mut self, sequence: SequenceId);
+
+    /// Whether sequences can be forked and shortened anywhere: there are no windows and no recurrent states, which keep their end only.
+    fn keeps_all(&self) -> bool;
+
+    /// The most positions, up to `most`, with which a fork of `sequence` can begin; 0 where so much was not kept.
+    fn forkable(&self, sequence: SequenceId, most: usize) -> usize;
+
+    /// A new sequence that begins with the first `len` positions of another, [`forkable`](Self::forkable) ones.
+    ///
+    /// # Errors
+    /// [`DecodeError::OutOfMemory`] as for [`open`](Self::open).
+    fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, DecodeError>;
+
+    /// Positions by which a sequence can be shortened after a `forward`.
+    fn spare(&self) -> usize;
+
+    /// Drops the positions of a sequence from `len` on, at most [`spare`](Self::spare) of them.
+    ///
+    /// # Errors
+    /// When so many were not kept.
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError>;
+
+    /// Piece `index` of the state of a sequence, if there are so many: bytes for [`restore`](Self::restore).
+    fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>>;
+
+    /// Gives an empty sequence the next piece of a state; whether it is complete.
+    ///
+    /// # Errors
+    /// When the piece is none of a state of this model, or [`DecodeError::OutOfMemory`]. The sequence is to be closed.
+    fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError>;
+
+    /// Bytes that the KV cache holds.
+    fn cache_bytes(&self) -> usize;
+
+    /// Bytes that it would grow by in a `forward` over `rows`.
+    fn growth(&self, rows: &[Row]) -> usize;
+
+    /// Frees memory that no sequence uses until the KV cache holds at most `bytes`, as far as it goes.
+    fn shrink(&mut self, bytes: usize);
 
     /// Runs `rows` (at most [`max_rows`](Self::max_rows), several sequences mixed, the rows of a sequence adjacent and in ascending
     /// order of position) and commits them. Returns the logits of the rows that ask for them, in row order.

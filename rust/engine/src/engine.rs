@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::constraint::MaskWorker;
 use crate::decoder::Decoder;
 use crate::error::{ParamError, RunError, StartError, SubmitError};
 use crate::event::Event;
 use crate::request::{LogitsVisitor, Notify, Request, validate_prompt};
+use crate::saved::{StateReader, StateWriter};
 use crate::scheduler::deadlines::Deadlines;
 use crate::scheduler::generation::Generation;
 use crate::scheduler::handle::{Handle, Next};
@@ -17,7 +19,7 @@ use crate::scheduler::interrupt::Interrupt;
 use crate::scheduler::lock;
 use crate::scheduler::queue::Queue;
 use crate::scheduler::step::{Limits, Scheduler};
-use crate::scheduler::task::{Shared, Task, Ticket, Work};
+use crate::scheduler::task::{Shared, Task, Ticket, Transfer, Work};
 use crate::timings::Stopwatch;
 
 /// How much runs and waits at once.
@@ -29,11 +31,15 @@ pub struct EngineOptions {
     pub max_queue: usize,
     /// Most prompt tokens in one step; at least 1. Smaller: decoding requests wait less for prompts; larger: prompts are read faster.
     pub prefill_chunk: usize,
+    /// Bytes of the KV cache up to which ended sequences are kept for requests that begin alike; 0: none are.
+    pub cache_bytes: usize,
+    /// Guess tokens from the text before and compute them beside the certain one, where that pays. The output is the same.
+    pub speculate: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { max_sequences: 16, max_queue: 256, prefill_chunk: 256 }
+        Self { max_sequences: 16, max_queue: 256, prefill_chunk: 256, cache_bytes: 1 << 30, speculate: true }
     }
 }
 
@@ -46,6 +52,14 @@ pub struct EngineStats {
     pub waiting: usize,
     /// Tokens that went through the model since the start.
     pub computed_tokens: u64,
+    /// Tokens of prompts that did not have to, because another request began alike.
+    pub cached_tokens: u64,
+    /// Bytes of the KV cache after the last step.
+    pub cache_bytes: usize,
+    /// Tokens that were guessed and computed.
+    pub drafted_tokens: u64,
+    /// Of these, the tokens that came true.
+    pub accepted_tokens: u64,
 }
 
 /// One decoder and the requests on it. Dropping it shuts it down.
@@ -55,6 +69,7 @@ pub struct Engine {
     context_length: usize,
     next_id: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    masks: Arc<MaskWorker>,
 }
 
 impl Engine {
@@ -68,6 +83,8 @@ impl Engine {
             max_rows: decoder.max_rows(),
             max_sequences: options.max_sequences,
             prefill_chunk: options.prefill_chunk,
+            cache_bytes: options.cache_bytes,
+            speculate: options.speculate,
         };
         check("max_sequences", options.max_sequences, limits.max_rows)?;
         check("max_queue", options.max_queue, usize::MAX)?;
@@ -78,6 +95,10 @@ impl Engine {
             deadlines: Deadlines::default(),
             running: AtomicUsize::new(0),
             computed_tokens: AtomicU64::new(0),
+            cached_tokens: AtomicU64::new(0),
+            cache_bytes: AtomicUsize::new(0),
+            drafted_tokens: AtomicU64::new(0),
+            accepted_tokens: AtomicU64::new(0),
         });
         let engine = Self {
             shared: Arc::clone(&shared),
@@ -85,6 +106,7 @@ impl Engine {
             context_length: limits.context_length,
             next_id: AtomicU64::new(0),
             threads: Mutex::default(),
+            masks: Arc::default(),
         };
         let scheduler = Scheduler::new(decoder, Arc::clone(&shared), limits);
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.to_owned()).spawn(body);
@@ -101,9 +123,12 @@ impl Engine {
     /// What is wrong with the request, or [`SubmitError::Busy`] when the queue is full. Nothing was done.
     pub fn submit(&self, mut request: Request) -> Result<Handle, SubmitError> {
         request.validate(self.context_length, self.vocab_size)?;
-        let ticket = self.ticket(request.timeout, request.notify.take());
-        let (generation, tokens) = Generation::new(request)?;
-        self.queue(&ticket, tokens, Work::Generate(Box::new(generation)))
+        let (ticket, priority) = (self.ticket(request.timeout, request.notify.take()), request.priority);
+        if request.constraint.is_some() {
+            self.masks.start().map_err(|error| SubmitError::Thread(error.to_string()))?;
+        }
+        let (generation, tokens) = Generation::new(request, &self.masks)?;
+        self.queue(&ticket, priority, tokens, Work::Generate(Box::new(generation)))
     }
 
     /// Queues a request for the logits after every position of `ids`, shown to `visitor` on the engine's thread. Its last event is
@@ -113,7 +138,27 @@ impl Engine {
     /// What is wrong with the ids, or [`SubmitError::Busy`] when the queue is full.
     pub fn submit_logits(&self, ids: Vec<u32>, visitor: LogitsVisitor, notify: Option<Notify>) -> Result<Handle, SubmitError> {
         validate_prompt(&ids, self.context_length, self.vocab_size)?;
-        self.queue(&self.ticket(None, notify), ids, Work::Logits(visitor))
+        self.queue(&self.ticket(None, notify), 0, ids, Work::Logits(visitor))
+    }
+
+    /// Queues a request that computes the state after `ids` and keeps it for others that begin alike, as far as memory allows. With `save`,
+    /// which was made with the same ids, it also goes there.
+    ///
+    /// # Errors
+    /// What is wrong with the ids, or [`SubmitError::Busy`] when the queue is full.
+    pub fn submit_state(&self, ids: Vec<u32>, save: Option<StateWriter>, notify: Option<Notify>) -> Result<Handle, SubmitError> {
+        validate_prompt(&ids, self.context_length, self.vocab_size)?;
+        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Transfer { save, ..Transfer::default() }))
+    }
+
+    /// Queues a request that reads a state, and keeps it for others that begin with its tokens.
+    ///
+    /// # Errors
+    /// What is wrong with its tokens, or [`SubmitError::Busy`] when the queue is full.
+    pub fn submit_saved(&self, state: StateReader, notify: Option<Notify>) -> Result<Handle, SubmitError> {
+        let ids = state.tokens().to_vec();
+        validate_prompt(&ids, self.context_length, self.vocab_size)?;
+        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Transfer { restore: Some(state), ..Transfer::default() }))
     }
 
     /// The logits after every position of `ids`: `[ids.len(), vocab_size]`, row-major. Waits for them; `cancel` is asked at least every 50 ms
@@ -146,6 +191,10 @@ impl Engine {
             running: self.shared.running.load(Ordering::Relaxed),
             waiting: self.shared.queue.len(),
             computed_tokens: self.shared.computed_tokens.load(Ordering::Relaxed),
+            cached_tokens: self.shared.cached_tokens.load(Ordering::Relaxed),
+            cache_bytes: self.shared.cache_bytes.load(Ordering::Relaxed),
+            drafted_tokens: self.shared.drafted_tokens.load(Ordering::Relaxed),
+            accepted_tokens: self.shared.accepted_tokens.load(Ordering::Relaxed),
         }
     }
 
@@ -163,15 +212,16 @@ impl Engine {
                 drop(thread.join());
             }
         }
+        self.masks.shut_down();
     }
 
     fn ticket(&self, timeout: Option<Duration>, notify: Option<Notify>) -> Arc<Ticket> {
         Ticket::new(self.next_id.fetch_add(1, Ordering::Relaxed), timeout, notify, &self.shared)
     }
 
-    fn queue(&self, ticket: &Arc<Ticket>, tokens: Vec<u32>, work: Work) -> Result<Handle, SubmitError> {
+    fn queue(&self, ticket: &Arc<Ticket>, priority: i32, tokens: Vec<u32>, work: Work) -> Result<Handle, SubmitError> {
         let handle = Handle::new(Arc::clone(ticket));
-        let task = Task { ticket: Arc::clone(ticket), tokens, work, watch: Stopwatch::start() };
+        let task = Task { ticket: Arc::clone(ticket), priority, tokens, work, watch: Stopwatch::start() };
         self.shared.queue.push(task)?;
         ticket.watch_deadline();
         Ok(handle)

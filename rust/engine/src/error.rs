@@ -1,7 +1,9 @@
 //! What can go wrong, by the moment at which it does: start, submission, run.
 
+use crate::constraint::ConstraintError;
 use crate::decoder::DecodeError;
 use crate::sampling::SampleError;
+use crate::saved::StateError;
 
 /// An option outside its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +69,9 @@ pub enum SubmitError {
         /// Most requests that may wait.
         limit: usize,
     },
+    /// The system gave no thread for the constraint.
+    #[error("the thread for constraints could not be started: {0}")]
+    Thread(String),
     /// The engine was shut down.
     #[error("the engine was shut down")]
     ShutDown,
@@ -81,6 +86,12 @@ pub enum Failure {
     /// No token could be chosen.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// The constraint of the request cannot be followed any further.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    /// A state cannot be saved or restored.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Code that served this request panicked: a bug. Other requests and the engine go on.
     #[error("internal error in {stage}: {message}")]
     Panicked {

@@ -82,7 +82,7 @@ impl fmt::Display for FinishReason {
     }
 }
 
-/// What a request with [`FinishReason::Stop`] stopped at. None of it is part of the output.
+/// What a request with [`FinishReason::Stop`] stopped at. Unless it says otherwise, none of it is part of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCause {
     /// An end-of-generation id of the model.
@@ -91,6 +91,8 @@ pub enum StopCause {
     Token(u32),
     /// The stop string with this index in the request.
     String(usize),
+    /// Nothing more may follow by the constraint of the request. The last token is part of the output.
+    Constraint,
 }
 
 /// Token counts of a request.

@@ -9,23 +9,29 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod constraint;
 mod decoder;
 mod engine;
 mod error;
 mod event;
 mod model_decoder;
+mod prefix_cache;
 mod request;
 pub mod sampling;
+mod saved;
 mod scheduler;
+mod speculate;
 pub mod stop;
 mod timings;
 
+pub use constraint::{Constraint, ConstraintError};
 pub use decoder::{DecodeError, Decoder, Logits};
 pub use engine::{Engine, EngineOptions, EngineStats};
 pub use error::{Failure, ParamError, RunError, StartError, SubmitError};
 pub use event::{Event, FinishReason, Finished, StopCause, Token, Usage};
 pub use model_decoder::ModelDecoder;
 pub use request::{LogitsVisitor, Notify, Request};
+pub use saved::{StateError, StateReader, StateWriter};
 pub use scheduler::handle::{Handle, Next};
 pub use stop::{Pieces, StopParams};
 pub use timings::Timings;

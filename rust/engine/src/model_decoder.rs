@@ -2,6 +2,7 @@
 use crate::decoder::{DecodeError, Decoder, Logits};
 use fastllm_model::batch::{Row, SequenceId};
 use fastllm_model::{Context, MAX_ROWS, Model, ModelError};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -40,17 +41,62 @@ impl Decoder for ModelDecoder {
         self.0.close(sequence);
     }
 
+    fn keeps_all(&self) -> bool {
+        self.0.kv().shape().keeps_all()
+    }
+
+    fn forkable(&self, sequence: SequenceId, most: usize) -> usize {
+        self.0.kv().forkable(sequence, most)
+    }
+
+    fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, DecodeError> {
+        Ok(self.0.fork(sequence, len)?)
+    }
+
+    fn spare(&self) -> usize {
+        self.0.kv().shape().spare()
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
+        Ok(self.0.truncate(sequence, len)?)
+    }
+
+    fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>> {
+        self.0.kv().piece(sequence, index)
+    }
+
+    fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError> {
+        Ok(self.0.restore(sequence, index, piece)?)
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.0.kv().bytes()
+    }
+
+    fn growth(&self, rows: &[Row]) -> usize {
+        self.0.growth(rows)
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        self.0.shrink(bytes);
+    }
+
     fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<Logits<'_>, DecodeError> {
         let vocab = self.vocab_size();
-        match self.0.forward(rows, cancel) {
-            Ok(logits) => Ok(Logits::new(logits, vocab)),
-            Err(ModelError::Cancelled) => Err(DecodeError::Cancelled),
-            Err(ModelError::OutOfMemory(e)) => Err(DecodeError::OutOfMemory { needed: e.bytes as u64, available: 0 }),
-            Err(e) => Err(DecodeError::Failed(Box::new(e))),
-        }
+        Ok(Logits::new(self.0.forward(rows, cancel)?, vocab))
     }
 
     fn bytes_read(&self, rows: &[Row]) -> u64 {
         self.0.bytes_read(rows) as u64
+    }
+}
+
+impl From<ModelError> for DecodeError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Cancelled => DecodeError::Cancelled,
+            ModelError::OutOfMemory(e) => DecodeError::OutOfMemory { needed: e.bytes as u64, available: 0 },
+            e => DecodeError::Failed(Box::new(e)),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::constraint::Constraint;
 use crate::error::{ParamError, SubmitError};
 use crate::sampling::SamplingParams;
 use crate::stop::{Pieces, StopParams};
@@ -27,10 +28,16 @@ pub struct Request {
     pub max_tokens: Option<u32>,
     /// Most time from submission to the end; `None`: no limit.
     pub timeout: Option<Duration>,
+    /// Requests of a higher priority leave the queue and read their prompts first.
+    pub priority: i32,
     /// Ids with which the model ends its text.
     pub end_of_generation: Arc<[u32]>,
     /// The text of ids.
     pub pieces: Box<dyn Pieces>,
+    /// What the output must follow; `None`: nothing.
+    pub constraint: Option<Box<dyn Constraint>>,
+    /// Whether tokens that the constraint leaves no choice of are appended without asking the model for each. The output is the same.
+    pub skip_ahead: bool,
     /// Tells the caller of events.
     pub notify: Option<Notify>,
 }
@@ -44,8 +51,11 @@ impl Request {
             stop: StopParams::default(),
             max_tokens: None,
             timeout: None,
+            priority: 0,
             end_of_generation: Arc::new([]),
             pieces,
+            constraint: None,
+            skip_ahead: true,
             notify: None,
         }
     }
@@ -90,6 +100,7 @@ impl fmt::Debug for Request {
             .field("stop", &self.stop)
             .field("max_tokens", &self.max_tokens)
             .field("timeout", &self.timeout)
+            .field("priority", &self.priority)
             .finish_non_exhaustive()
     }
 }

@@ -58,6 +58,11 @@ impl Stopwatch {
         }
     }
 
+    /// `count` more tokens are known after the same forward pass: guesses that came true, or tokens that had to follow.
+    pub(crate) fn more(&mut self, count: usize) {
+        self.decode_steps += count as u64;
+    }
+
     /// The report at the end; `computed` prompt tokens went through the model.
     pub(crate) fn finish(&self, computed: usize) -> Timings {
         let now = Instant::now();

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -36,7 +37,8 @@ fn a_result_does_not_depend_on_what_else_runs() {
     };
     for (max_sequences, prefill_chunk, max_rows) in [(8, 32, 64), (1, 1, 1), (40, 256, 64), (5, 3, 5), (3, 7, 64)] {
         let mock = Mock { max_rows, ..Mock::default() };
-        let engine = Engine::start(mock, EngineOptions { max_sequences, max_queue: 64, prefill_chunk }).unwrap();
+        let engine =
+            Engine::start(mock, EngineOptions { max_sequences, max_queue: 64, prefill_chunk, ..EngineOptions::default() }).unwrap();
         let handles: Vec<_> = (0..40).map(|n| engine.submit(varied(n)).unwrap()).collect();
         for (n, (handle, solo)) in handles.iter().zip(&solo).enumerate() {
             let outcome = collect(handle);
@@ -172,7 +174,8 @@ fn time_limits_hold_while_waiting_reading_and_decoding() {
     let limit = Some(Duration::from_millis(50));
     let timed = |prompt: &[u32]| Request { timeout: limit, ..request(prompt) };
     let (mock, _started) = slow_prefill();
-    let engine = Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 8, prefill_chunk: 32 }).unwrap();
+    let engine =
+        Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 8, prefill_chunk: 32, ..EngineOptions::default() }).unwrap();
     let begun = Instant::now();
     let (reading, waiting) = (engine.submit(timed(&[1; 40])).unwrap(), engine.submit(timed(&[1])).unwrap());
     let outcome = collect(&reading);
@@ -192,7 +195,8 @@ fn time_limits_hold_while_waiting_reading_and_decoding() {
 #[test]
 fn a_time_limit_that_passes_during_submission_counts() {
     let (mock, started) = slow_prefill();
-    let engine = Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 4, prefill_chunk: 32 }).unwrap();
+    let engine =
+        Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 4, prefill_chunk: 32, ..EngineOptions::default() }).unwrap();
     let _busy = engine.submit(request(&[1; 40])).unwrap();
     started.recv_timeout(Duration::from_secs(10)).unwrap();
     for microseconds in 0..500 {
@@ -209,7 +213,8 @@ fn a_time_limit_that_passes_during_submission_counts() {
 fn a_full_queue_refuses_and_a_cancelled_waiter_never_starts() {
     let (mock, started) = slow_prefill();
     let log = Arc::clone(&mock.log);
-    let engine = Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 2, prefill_chunk: 32 }).unwrap();
+    let engine =
+        Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 2, prefill_chunk: 32, ..EngineOptions::default() }).unwrap();
     let running = engine.submit(request(&[1; 40])).unwrap();
     started.recv_timeout(Duration::from_secs(10)).unwrap();
     let first = engine.submit(Request { max_tokens: Some(2), ..request(&[2]) }).unwrap();
@@ -345,6 +350,36 @@ fn nan_logits_end_the_request_with_an_error() {
         fn close(&mut self, sequence: SequenceId) {
             self.0.close(sequence);
         }
+        fn keeps_all(&self) -> bool {
+            self.0.keeps_all()
+        }
+        fn forkable(&self, sequence: SequenceId, most: usize) -> usize {
+            self.0.forkable(sequence, most)
+        }
+        fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, DecodeError> {
+            self.0.fork(sequence, len)
+        }
+        fn spare(&self) -> usize {
+            self.0.spare()
+        }
+        fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
+            self.0.truncate(sequence, len)
+        }
+        fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>> {
+            self.0.piece(sequence, index)
+        }
+        fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError> {
+            self.0.restore(sequence, index, piece)
+        }
+        fn cache_bytes(&self) -> usize {
+            self.0.cache_bytes()
+        }
+        fn growth(&self, rows: &[Row]) -> usize {
+            self.0.growth(rows)
+        }
+        fn shrink(&mut self, bytes: usize) {
+            self.0.shrink(bytes);
+        }
         fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<Logits<'_>, DecodeError> {
             self.0.forward(rows, cancel)?;
             self.0.logits.fill(f32::NAN);
@@ -376,7 +411,8 @@ fn requests_wait_while_no_sequence_can_be_opened() {
 fn shutdown_ends_everything_and_drops_the_decoder() {
     let (mock, started) = slow_prefill();
     let alive = Arc::downgrade(&mock.alive);
-    let engine = Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 8, prefill_chunk: 32 }).unwrap();
+    let engine =
+        Engine::start(mock, EngineOptions { max_sequences: 1, max_queue: 8, prefill_chunk: 32, ..EngineOptions::default() }).unwrap();
     let handles = [engine.submit(request(&[1; 40])).unwrap(), engine.submit(request(&[1])).unwrap()];
     started.recv_timeout(Duration::from_secs(10)).unwrap();
     let begun = Instant::now();

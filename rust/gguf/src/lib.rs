@@ -49,7 +49,7 @@ pub use file::GgufFile;
 pub use header::Header;
 pub use metadata::Metadata;
 pub use owned::OwnedValue;
-pub use regular_file::FileStamp;
+pub use regular_file::{FileStamp, open_regular};
 pub use tensor_info::TensorInfo;
 pub use value::{Array, Value, ValueType};
 pub use writer::Writer;

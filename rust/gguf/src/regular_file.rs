@@ -46,6 +46,14 @@ impl FileStamp {
     }
 }
 
+/// Opens a regular file for reading, without waiting for a writer of a FIFO; its length.
+///
+/// # Errors
+/// If it cannot be opened, or is a directory or a device.
+pub fn open_regular(path: impl AsRef<Path>) -> Result<(File, u64), Error> {
+    RegularFile::open(path.as_ref()).map(|opened| (opened.file, opened.len))
+}
+
 impl RegularFile {
     /// Opens without waiting for a writer of a FIFO, and looks at what was opened rather than at what the path names a moment later.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {

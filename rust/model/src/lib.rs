@@ -25,5 +25,6 @@ pub mod weights;
 
 pub use error::ModelError;
 pub use loader::{LoadOptions, Model, WeightsFrom};
+pub use packed_cache::identity;
 pub use plan::{MemoryPlan, Operations, TokenCost};
 pub use transformer::{Context, MAX_ROWS};

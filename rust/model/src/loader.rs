@@ -6,9 +6,11 @@ use crate::ModelError;
 use crate::arch;
 use crate::config::Config;
 use crate::error::invalid;
+use crate::kv_cache::CacheShape;
 use crate::packed_cache::{self, CacheSettings, Outcome, Packed};
 use crate::ropes::RopeTables;
 use crate::scratch::Widths;
+use crate::transformer::MAX_ROWS;
 use crate::weights::{Declared, Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
@@ -161,6 +163,14 @@ impl Model {
     /// Most positions of a sequence.
     pub fn context_length(&self) -> usize {
         self.context_length
+    }
+
+    /// Bytes of the KV cache of one sequence that fills the context.
+    ///
+    /// # Errors
+    /// If the model's heads do not fit a cache.
+    pub fn sequence_bytes(&self) -> Result<usize, ModelError> {
+        Ok(CacheShape::new(&self.config, self.cache_type)?.bytes(self.context_length, MAX_ROWS))
     }
 
     /// Bytes of weights that a pass over `rows` rows reads: all matrices but an embedding of its own, and of experts at most those that

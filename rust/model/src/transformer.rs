@@ -288,6 +288,35 @@ impl Context {
         self.kv.close(sequence);
     }
 
+    /// A new sequence that begins with the first `len` positions of another: [`KvCache::fork`].
+    ///
+    /// # Errors
+    /// If so many positions were not kept, or there is no memory.
+    pub fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, ModelError> {
+        self.kv.fork(sequence, len)
+    }
+
+    /// Drops the positions from `len` on: [`KvCache::truncate`].
+    ///
+    /// # Errors
+    /// If so many positions were not kept.
+    pub fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), ModelError> {
+        self.kv.truncate(sequence, len)
+    }
+
+    /// Gives an empty sequence the next piece of a saved state: [`KvCache::restore`].
+    ///
+    /// # Errors
+    /// If the piece is none of a state of this model, or memory is short.
+    pub fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, ModelError> {
+        self.kv.restore(sequence, index, piece)
+    }
+
+    /// Frees memory that no sequence uses until the caches hold at most `bytes`, as far as it goes.
+    pub fn shrink(&mut self, bytes: usize) {
+        self.kv.shrink(bytes);
+    }
+
     /// Runs `rows` (at most [`MAX_ROWS`]; those of a sequence side by side, from its end on) and returns the logits of the rows that ask
     /// for them, `[rows, vocab]`. `cancel`, once set, stays set until this returns.
     ///
@@ -341,6 +370,11 @@ impl Context {
         }
         let kv: usize = last.iter().map(|r| self.kv.shape().bytes_read(r.position as usize)).sum();
         self.model.bytes_read(rows.len()) + kv
+    }
+
+    /// Bytes that the caches would grow by in a pass over `rows`.
+    pub fn growth(&self, rows: &[Row]) -> usize {
+        self.kv.growth(rows.chunk_by(|a, b| a.sequence == b.sequence).map(|rows| (rows[0].sequence, rows.len())))
     }
 
     /// Cuts a batch into segments.

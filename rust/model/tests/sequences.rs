@@ -6,7 +6,9 @@ use common::{TempFile, context, forward, in_child, options, rows};
 use fastllm_gguf::DType;
 use fastllm_kernels::attention::CacheType;
 use fastllm_model::batch::{Row, SequenceId};
+use fastllm_model::kv_cache::SPARE;
 use fastllm_model::{Context, LoadOptions, ModelError};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +33,8 @@ struct Checked<'a> {
     options: LoadOptions,
     context: Context,
     open: Vec<(SequenceId, Vec<u32>)>,
+    /// The most positions that a sequence, or what it was forked from, had: windows have forgotten what lies far below.
+    longest: HashMap<SequenceId, usize>,
     random: Random,
     /// Forward passes compared.
     compared: usize,
@@ -60,10 +64,14 @@ impl Checked<'_> {
         if batch.is_empty() || batch.len() > 512 {
             return;
         }
+        let (before, growth) = (self.context.kv().bytes(), self.context.growth(&batch));
         let logits = forward(&mut self.context, &batch).unwrap();
+        // Less where two of them share a block that both write: the last one keeps it.
+        assert!(self.context.kv().bytes() <= before + growth, "a pass takes the memory that was foretold");
         assert_eq!(logits.len(), parts.len() * VOCAB);
         for ((i, tokens), logits) in parts.iter().zip(logits.chunks(VOCAB)) {
             self.open[*i].1.extend(tokens);
+            self.grown(*i);
             if self.random.below(3) == 0 {
                 let all = &self.open[*i].1;
                 assert_eq!(bits(logits), fresh(self.path, &self.options, all), "after {} tokens", all.len());
@@ -96,6 +104,7 @@ impl Checked<'_> {
                 if done {
                     for (i, tokens) in &parts {
                         self.open[*i].1.extend(tokens);
+                        self.grown(*i);
                     }
                 }
             }
@@ -111,12 +120,61 @@ impl Checked<'_> {
         }
     }
 
+    fn grown(&mut self, i: usize) {
+        let (id, tokens) = &self.open[i];
+        let longest = self.longest.entry(*id).or_default();
+        *longest = tokens.len().max(*longest);
+    }
+
+    /// A sequence that begins as another: wherever no window has been left behind, and always near its end.
+    fn fork(&mut self) {
+        let (id, tokens) = self.open[self.random.below(self.open.len())].clone();
+        let len = self.random.below(tokens.len() + 1);
+        let forkable = self.context.kv().forkable(id, len);
+        assert!(forkable == len || (forkable == 0 && self.longest[&id] - len > SPARE));
+        match self.context.fork(id, len) {
+            Ok(fork) => {
+                assert_eq!(forkable, len);
+                self.open.push((fork, tokens[..len].to_vec()));
+                self.longest.insert(fork, self.longest[&id]);
+            }
+            Err(error) => assert!(forkable != len && matches!(error, ModelError::Batch(_)), "{error}"),
+        }
+    }
+
+    /// A sequence with the saved state of another.
+    fn copy(&mut self) {
+        let (id, tokens) = self.open[self.random.below(self.open.len())].clone();
+        let copy = self.context.open();
+        let mut index = 0;
+        while let Some(piece) = self.context.kv().piece(id, index).map(|piece| piece.into_owned()) {
+            let complete = self.context.restore(copy, index, &piece).unwrap();
+            index += 1;
+            assert_eq!(complete, self.context.kv().piece(id, index).is_none());
+        }
+        self.open.push((copy, tokens));
+        self.longest.insert(copy, self.longest[&id]);
+    }
+
+    fn truncate(&mut self) {
+        let i = self.random.below(self.open.len());
+        let spare = SPARE - (self.longest[&self.open[i].0] - self.open[i].1.len()).min(SPARE);
+        let dropped = self.random.below(spare + 1).min(self.open[i].1.len());
+        let (id, tokens) = &mut self.open[i];
+        tokens.truncate(tokens.len() - dropped);
+        self.context.truncate(*id, tokens.len()).unwrap();
+    }
+
     fn step(&mut self) {
-        match self.random.below(12) {
+        match self.random.below(16) {
+            15 if !self.open.is_empty() && self.open.len() < 6 => self.copy(),
+            12 | 13 if !self.open.is_empty() && self.open.len() < 6 => self.fork(),
+            14 if !self.open.is_empty() => self.truncate(),
             0 | 1 if self.open.len() < 6 => {
                 let id = self.context.open();
                 assert!(self.open.iter().all(|(other, _)| *other != id));
                 self.open.push((id, Vec::new()));
+                self.longest.insert(id, 0);
             }
             2 if !self.open.is_empty() => {
                 let i = self.random.below(self.open.len());
@@ -142,7 +200,8 @@ fn any_order_of_operations_gives_the_logits_of_a_fresh_context() {
         let cache_type = CacheType::ALL[seed as usize % 3];
         let options = LoadOptions { cache_type, ..options(2) };
         let context = context(&file.0, &options).unwrap();
-        let mut checked = Checked { path: &file.0, options, context, open: Vec::new(), random: Random(seed * 77), compared: 0 };
+        let mut checked =
+            Checked { path: &file.0, options, context, open: Vec::new(), longest: HashMap::new(), random: Random(seed * 77), compared: 0 };
         // When a pass is cancelled in its midst, time decides what follows: go on until enough was compared.
         let mut steps = 0;
         while steps < 150 || (checked.compared <= 20 && steps < 1000) {
@@ -160,6 +219,69 @@ fn any_order_of_operations_gives_the_logits_of_a_fresh_context() {
             checked.context.close(id);
         }
         assert_eq!(checked.context.kv().bytes(), 0);
+    }
+}
+
+/// Forks share their memory until they write, and then copy one block.
+#[test]
+fn forks_share_blocks() {
+    let file = TempFile::new("forks", &small_models::bytes(&small_models::model(small_models::Shape::default(), &[DType::F32], false)));
+    let mut context = context(&file.0, &options(1)).unwrap();
+    let first = context.open();
+    let tokens: Vec<u32> = (0..200).map(|i| i % VOCAB as u32).collect();
+    forward(&mut context, &rows(first, 0, &tokens)).unwrap();
+    let block = context.kv().bytes() / 4;
+    let forks = [128, 150, 200].map(|len| (context.fork(first, len).unwrap(), len));
+    assert_eq!(context.kv().bytes(), 4 * block);
+    for (i, (fork, len)) in forks.into_iter().enumerate() {
+        assert_eq!(context.growth(&rows(fork, len, &[1])), block);
+        forward(&mut context, &rows(fork, len, &[1])).unwrap();
+        assert_eq!(context.kv().bytes(), (5 + i) * block);
+    }
+    // What nobody uses any more is used again, and given back when asked for.
+    context.close(forks[2].0);
+    assert_eq!(context.kv().bytes(), 7 * block);
+    context.shrink(0);
+    assert_eq!(context.kv().bytes(), 6 * block);
+    context.close(first);
+    context.shrink(0);
+    assert_eq!(context.kv().bytes(), 4 * block, "two blocks are shared by both forks, each has one of its own");
+    let error = context.truncate(forks[0].0, 130).unwrap_err();
+    assert!(matches!(error, ModelError::Batch(_)), "{error}");
+}
+
+/// Pieces of a state that do not fit are refused, whatever they say.
+#[test]
+fn wrong_pieces_are_refused() {
+    let file = TempFile::new("pieces", &small_models::bytes(&small_models::model(small_models::Shape::default(), &[DType::F32], false)));
+    let mut context = context(&file.0, &options(1)).unwrap();
+    let first = context.open();
+    forward(&mut context, &rows(first, 0, &[1; 100])).unwrap();
+    let description = context.kv().piece(first, 0).unwrap().into_owned();
+    let block = context.kv().piece(first, 1).unwrap().into_owned();
+    let mut restore = |pieces: &[&[u8]]| {
+        let sequence = context.open();
+        let result = pieces.iter().enumerate().try_fold(false, |_, (index, piece)| context.restore(sequence, index, piece));
+        context.close(sequence);
+        result
+    };
+    assert!(restore(&[&description, &block, &block]).unwrap());
+    assert!(!restore(&[&description, &block]).unwrap());
+    assert!(restore(&[&description, &block[1..]]).is_err());
+    assert!(restore(&[&description, &block, &block, &block]).is_err());
+    for at in 0..description.len() {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut wrong = description.clone();
+            wrong[at] = value;
+            if wrong != description {
+                // Some lengths are possible: those of fewer or more positions in as many blocks.
+                let result = restore(&[&wrong, &block, &block]);
+                assert!(result.is_err() || at == 32, "byte {at} = {value}: {result:?}");
+            }
+        }
+    }
+    for len in 0..description.len() {
+        assert!(restore(&[&description[..len]]).is_err());
     }
 }
 

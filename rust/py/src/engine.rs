@@ -1,16 +1,22 @@
 //! `Engine`: accepts requests.
 use crate::cache;
 use crate::errors::{self, OrRaise};
+use crate::file::File;
+use crate::grammar::Grammar;
 use crate::model::Model;
 use crate::process::Owned;
 use crate::request::{Request, TokenPieces};
 use crate::sampling::Sampling;
 use crate::tokenizer::{Tokenizer, ids};
 use crate::waker::Waker;
-use fastllm_engine::{self as engine, EngineOptions, ModelDecoder};
+use fastllm_engine::{self as engine, EngineOptions, ModelDecoder, StateReader, StateWriter};
+use fastllm_gguf::open_regular;
+use fastllm_model::identity;
 use fastllm_text::tokenizer;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
+use std::io::{BufReader, BufWriter};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The engines that were started, and the process in which.
@@ -41,14 +47,17 @@ pub struct Engine {
     tokenizer: Arc<tokenizer::Tokenizer>,
     end_of_generation: Arc<[u32]>,
     vocab_size: usize,
+    model: Arc<fastllm_model::Model>,
 }
 
 #[pymethods]
 impl Engine {
+    /// Starts the thread; `cache_bytes` bounds what the KV cache keeps of requests that ended, `speculate` allows guesses.
     #[new]
-    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer) -> PyResult<Engine> {
+    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer, cache_bytes: usize, speculate: bool) -> PyResult<Engine> {
         let decoder = ModelDecoder::new(Arc::clone(&model.inner)).or_raise(py)?;
-        let engine = Arc::new(engine::Engine::start(decoder, EngineOptions::default()).or_raise(py)?);
+        let engine =
+            Arc::new(engine::Engine::start(decoder, EngineOptions { cache_bytes, speculate, ..EngineOptions::default() }).or_raise(py)?);
         remember(&engine);
         let tokenizer = Arc::clone(&tokenizer.inner);
         Ok(Engine {
@@ -56,12 +65,22 @@ impl Engine {
             end_of_generation: tokenizer.end_of_generation().into(),
             vocab_size: model.inner.config().vocab_size,
             tokenizer,
+            model: Arc::clone(&model.inner),
         })
     }
 
-    /// Queues a request; `waker` hears of its events; the control tokens `shown` are part of its text.
-    #[pyo3(signature = (prompt, sampling, waker, shown = None))]
-    fn submit(&self, prompt: &Bound<'_, PyAny>, sampling: &Sampling, waker: Option<&Waker>, shown: Option<Vec<u32>>) -> PyResult<Request> {
+    /// Queues a request whose output follows `grammar`; `waker` hears of its events. Without `skip_ahead`, each token that the grammar
+    /// forces is sampled. The control tokens `shown` are part of the text.
+    #[pyo3(signature = (prompt, sampling, grammar, skip_ahead, waker, shown = None))]
+    fn submit(
+        &self,
+        prompt: &Bound<'_, PyAny>,
+        sampling: &Sampling,
+        grammar: Option<&Grammar>,
+        skip_ahead: bool,
+        waker: Option<&Waker>,
+        shown: Option<Vec<u32>>,
+    ) -> PyResult<Request> {
         let py = prompt.py();
         let engine = self.inner.get(py)?;
         let prompt = ids(prompt)?;
@@ -72,11 +91,40 @@ impl Engine {
             stop: sampling.stop.clone(),
             max_tokens: sampling.max_tokens,
             timeout: sampling.timeout,
+            priority: sampling.priority,
             end_of_generation: Arc::clone(&self.end_of_generation),
+            constraint: grammar.map(|grammar| grammar.inner.constraint()),
+            skip_ahead,
             notify: waker.map(Waker::notify),
         };
         let handle = py.detach(|| engine.submit(request)).or_raise(py)?;
         Ok(Request::new(handle, Arc::clone(engine)))
+    }
+
+    /// Computes the state after `ids`, keeps it, and writes it to `path` if there is one; `file` is that of the model.
+    fn save_state(&self, ids: &Bound<'_, PyAny>, path: Option<PathBuf>, file: &File) -> PyResult<()> {
+        let py = ids.py();
+        let (engine, ids) = (self.inner.get(py)?, self::ids(ids)?);
+        let writer = path.map(|path| {
+            let identity = py.detach(|| identity(&file.file, self.model.config())).or_raise(py)?;
+            let created = std::fs::File::create_new(&path).map_err(|error| errors::os_error(py, &path, &error, &error.to_string()))?;
+            StateWriter::new(BufWriter::new(created), &identity, &ids).or_raise(py)
+        });
+        let writer = writer.transpose()?;
+        let handle = engine.submit_state(ids, writer, None).or_raise(py)?;
+        Request::new(handle, Arc::clone(engine)).finish(py)
+    }
+
+    /// Reads the state in `path` and keeps it; its tokens.
+    fn restore_state(&self, py: Python<'_>, path: PathBuf, file: &File) -> PyResult<Vec<u32>> {
+        let engine = self.inner.get(py)?;
+        let identity = py.detach(|| identity(&file.file, self.model.config())).or_raise(py)?;
+        let (opened, len) = open_regular(path).or_raise(py)?;
+        let reader = StateReader::new(BufReader::new(opened), len, &identity).or_raise(py)?;
+        let tokens = reader.tokens().to_vec();
+        let handle = engine.submit_saved(reader, None).or_raise(py)?;
+        Request::new(handle, Arc::clone(engine)).finish(py)?;
+        Ok(tokens)
     }
 
     /// The logits after every id, as the bytes of float32 `[len, vocab]`.
@@ -100,10 +148,12 @@ impl Engine {
         })
     }
 
-    /// Requests that run, requests that wait, and tokens that went through the model.
-    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize, u64)> {
+    /// Requests that run, requests that wait, tokens that went through the model, tokens that did not have to, bytes of the KV cache,
+    /// tokens guessed, and guesses that came true.
+    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize, u64, u64, usize, u64, u64)> {
         let stats = self.inner.get(py)?.stats();
-        Ok((stats.running, stats.waiting, stats.computed_tokens))
+        let (computed, cached, bytes) = (stats.computed_tokens, stats.cached_tokens, stats.cache_bytes);
+        Ok((stats.running, stats.waiting, computed, cached, bytes, stats.drafted_tokens, stats.accepted_tokens))
     }
 
     /// Ends all requests and threads, and frees the KV cache.

@@ -1,6 +1,7 @@
 //! The one place where errors become Python exceptions: classes of `fastllm.errors`, each also the built-in that fits.
-use fastllm_engine::{DecodeError, Failure, ParamError, StartError, SubmitError};
+use fastllm_engine::{DecodeError, Failure, ParamError, StartError, StateError, SubmitError};
 use fastllm_gguf as gguf;
+use fastllm_grammar::GrammarError;
 use fastllm_kernels::buffer::OutOfMemory;
 use fastllm_model::ModelError;
 use fastllm_text::{chat, tokenizer, tools};
@@ -78,7 +79,7 @@ pub fn internal(py: Python<'_>, message: impl std::fmt::Display) -> PyErr {
 }
 
 /// An `OSError` as Python itself would raise it.
-fn os_error(py: Python<'_>, path: &Path, error: &io::Error, message: &str) -> PyErr {
+pub fn os_error(py: Python<'_>, path: &Path, error: &io::Error, message: &str) -> PyErr {
     let class = match error.kind() {
         io::ErrorKind::NotFound => "ModelFileNotFoundError",
         io::ErrorKind::PermissionDenied => "ModelFilePermissionError",
@@ -152,6 +153,21 @@ impl IntoPyErr for tools::ToolError {
     }
 }
 
+impl IntoPyErr for GrammarError {
+    fn into_py_err(self, py: Python<'_>) -> PyErr {
+        match self {
+            GrammarError::Thread(_) => raise(py, "OutOfMemoryError", self),
+            _ => raise(py, "GrammarError", self),
+        }
+    }
+}
+
+impl IntoPyErr for StateError {
+    fn into_py_err(self, py: Python<'_>) -> PyErr {
+        raise(py, "SavedStateError", self)
+    }
+}
+
 impl IntoPyErr for ParamError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
         raise(py, "ParameterError", self)
@@ -177,6 +193,7 @@ impl IntoPyErr for SubmitError {
             }
             SubmitError::EmptyPrompt | SubmitError::TokenOutOfRange { .. } => raise(py, "ParameterError", self),
             SubmitError::Busy { .. } => raise(py, "BusyError", self),
+            SubmitError::Thread(_) => raise(py, "OutOfMemoryError", self),
             SubmitError::ShutDown => closed(py),
         }
     }
@@ -200,6 +217,8 @@ impl IntoPyErr for Failure {
         match self {
             Failure::Decode(error) => error.into_py_err(py),
             Failure::Sample(error) => raise(py, "SamplingError", error),
+            Failure::Constraint(error) => raise(py, "GrammarError", error),
+            Failure::State(error) => error.into_py_err(py),
             Failure::Panicked { .. } => raise(py, "InternalError", self),
             Failure::ShutDown => closed(py),
         }

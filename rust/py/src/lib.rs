@@ -10,6 +10,7 @@ mod decoder;
 mod engine;
 mod errors;
 mod file;
+mod grammar;
 mod json;
 mod metadata;
 mod model;
@@ -35,6 +36,8 @@ mod _native {
     use crate::engine::{Engine, shutdown};
     #[pymodule_export]
     use crate::file::File;
+    #[pymodule_export]
+    use crate::grammar::{Grammar, Grammars};
     #[pymodule_export]
     use crate::model::{Model, available_isas, cache_types, default_threads};
     #[pymodule_export]

@@ -107,6 +107,12 @@ impl Model {
         }
     }
 
+    /// Bytes of the KV cache of one sequence that fills the context.
+    #[getter]
+    fn sequence_bytes(&self, py: Python<'_>) -> PyResult<usize> {
+        self.inner.sequence_bytes().or_raise(py)
+    }
+
     #[getter]
     fn weight_bytes(&self) -> usize {
         self.inner.weight_bytes()

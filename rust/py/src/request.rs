@@ -81,7 +81,7 @@ impl From<fastllm_engine::Finished> for Finished {
         let (stop_token, stop_string) = match f.stop {
             Some(StopCause::EndOfGeneration(id) | StopCause::Token(id)) => (Some(id), None),
             Some(StopCause::String(index)) => (None, Some(index)),
-            None => (None, None),
+            Some(StopCause::Constraint) | None => (None, None),
         };
         Finished {
             reason: f.reason.as_str(),

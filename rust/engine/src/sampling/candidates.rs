@@ -44,6 +44,18 @@ impl Candidates {
         &mut self.logits
     }
 
+    /// Gives ids without a bit in `mask` the logit -infinity; only while nothing was removed.
+    pub(crate) fn restrict(&mut self, mask: &[u32]) {
+        debug_assert!(self.ids.is_none(), "candidates are masked before any are removed");
+        let mut words = mask.iter().copied();
+        for chunk in self.logits.chunks_mut(32) {
+            let word = words.next().unwrap_or(0);
+            for (bit, logit) in chunk.iter_mut().enumerate() {
+                *logit = if word >> bit & 1 == 1 { *logit } else { f32::NEG_INFINITY };
+            }
+        }
+    }
+
     /// The logit of an id; only while nothing was removed.
     pub(crate) fn logit_of(&mut self, id: u32) -> Option<&mut f32> {
         debug_assert!(self.ids.is_none(), "logits are adjusted before candidates are removed");

@@ -3,7 +3,7 @@
 //! The filters run in this order, each on the distribution that the ones before it left, renormalised. A filter at its neutral value
 //! does not run.
 //!
-//! 1. `logit_bias`: added to the logits
+//! 1. the mask of a constraint: all other logits become -infinity; then `logit_bias`: added to the logits
 //! 2. `penalties`: repetition, then presence and frequency
 //! 3. `dry`
 //! 4. `temperature`: zero ends the chain here with the most likely token (of equal ones the lowest id)
@@ -101,7 +101,36 @@ impl Sampler {
     /// # Errors
     /// When the logits allow no choice.
     pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<Choice, SampleError> {
-        let id = self.choose(logits, scratch)?;
+        self.sample_within(None, logits, scratch)
+    }
+
+    /// As [`sample`](Self::sample), among the ids whose bits in `mask` are set (id `i` is bit `i % 32` of word `i / 32`).
+    ///
+    /// # Errors
+    /// When mask and logits allow no choice.
+    pub fn sample_within(&mut self, mask: Option<&[u32]>, logits: &[f32], scratch: &mut Scratch) -> Result<Choice, SampleError> {
+        let id = self.choose(mask, logits, scratch)?;
+        self.record(id);
+        let logprobs = self.params.logprobs.map(|k| logprobs::of(logits, id, k as usize));
+        Ok(Choice { id, logprobs })
+    }
+
+    /// Remembers `id` as if it had been chosen with a mask that allows nothing else, for which no logits are needed.
+    ///
+    /// # Errors
+    /// When it is banned.
+    pub fn force(&mut self, id: u32) -> Result<Choice, SampleError> {
+        if self.params.logit_bias.get(&id) == Some(&f32::NEG_INFINITY) {
+            return Err(SampleError::AllBanned);
+        }
+        if let Some(mirostat) = self.mirostat.as_mut().filter(|_| self.params.temperature != 0.0) {
+            mirostat.record(1.0);
+        }
+        self.record(id);
+        Ok(Choice { id, logprobs: None })
+    }
+
+    fn record(&mut self, id: u32) {
         self.step += 1;
         if let Some(penalties) = &mut self.penalties {
             penalties.record(id);
@@ -109,13 +138,14 @@ impl Sampler {
         if let Some(dry) = &mut self.dry {
             dry.record(id);
         }
-        let logprobs = self.params.logprobs.map(|k| logprobs::of(logits, id, k as usize));
-        Ok(Choice { id, logprobs })
     }
 
-    fn choose(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<u32, SampleError> {
+    fn choose(&mut self, mask: Option<&[u32]>, logits: &[f32], scratch: &mut Scratch) -> Result<u32, SampleError> {
         let params = &self.params;
         let candidates = scratch.load(logits);
+        if let Some(mask) = mask {
+            candidates.restrict(mask);
+        }
         logit_bias::apply(candidates, &params.logit_bias);
         if let Some(penalties) = &self.penalties {
             penalties.apply(candidates);

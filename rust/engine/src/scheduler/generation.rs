@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::error::{ParamError, SubmitError};
+use crate::constraint::{Constrained, MaskWorker};
+use crate::error::{Failure, ParamError, SubmitError};
 use crate::event::{FinishReason, StopCause, Token};
 use crate::request::Request;
-use crate::sampling::{SampleError, Sampler, Scratch};
+use crate::sampling::{Choice, Sampler, Scratch};
 use crate::stop::Output;
 
 /// Sampling and stopping of one request.
 pub(crate) struct Generation {
     sampler: Sampler,
     output: Output,
+    constraint: Option<Constrained>,
     /// Ids with which the model ends its text; none with `ignore_eos`.
     end_ids: Arc<[u32]>,
     stop_ids: Vec<u32>,
@@ -38,14 +40,18 @@ impl End {
 
 impl Generation {
     /// Takes what it needs of a valid request; the prompt stays.
-    pub(crate) fn new(request: Request) -> Result<(Self, Vec<u32>), SubmitError> {
-        let Request { prompt, sampling, stop, max_tokens, end_of_generation, pieces, .. } = request;
+    pub(crate) fn new(request: Request, masks: &Arc<MaskWorker>) -> Result<(Self, Vec<u32>), SubmitError> {
+        let Request { prompt, sampling, stop, max_tokens, end_of_generation, pieces, constraint, skip_ahead, .. } = request;
+        // The log-probabilities of a token need the logits before it.
+        let skip_ahead = skip_ahead && sampling.logprobs.is_none();
+        let banned = if stop.ignore_eos { Arc::clone(&end_of_generation) } else { Arc::new([]) };
+        let constraint = constraint.map(|constraint| Constrained::new(constraint, banned, skip_ahead, Arc::clone(masks)));
         let sampler = Sampler::new(sampling, &prompt).map_err(|error: ParamError| SubmitError::from(error))?;
         let end_ids = if stop.ignore_eos { Arc::new([]) } else { end_of_generation };
         let mut stop_ids = stop.token_ids;
         stop_ids.sort_unstable();
         let output = Output::new(pieces, &stop.strings);
-        Ok((Self { sampler, output, end_ids, stop_ids, max_tokens, made: 0 }, prompt))
+        Ok((Self { sampler, output, constraint, end_ids, stop_ids, max_tokens, made: 0 }, prompt))
     }
 
     /// Tokens made so far.
@@ -53,7 +59,12 @@ impl Generation {
         self.made
     }
 
-    /// Chooses the token after `tokens` and appends it, or ends the text.
+    /// Tokens that may still be made.
+    pub(crate) fn left(&self) -> usize {
+        self.max_tokens.map_or(usize::MAX, |max| (max as usize).saturating_sub(self.made))
+    }
+
+    /// Chooses the token after `tokens` and appends it and those that must follow it, or ends the text.
     pub(crate) fn advance(
         &mut self,
         tokens: &mut Vec<u32>,
@@ -61,8 +72,32 @@ impl Generation {
         context_length: usize,
         scratch: &mut Scratch,
         show: &mut dyn FnMut(Token),
-    ) -> Result<Option<End>, SampleError> {
-        let choice = self.sampler.sample(logits, scratch)?;
+    ) -> Result<Option<End>, Failure> {
+        let mask = self.constraint.as_mut().map(Constrained::mask).transpose()?;
+        let choice = self.sampler.sample_within(mask, logits, scratch)?;
+        let end = self.append(choice, tokens, context_length, show)?;
+        if end.is_some() {
+            return Ok(end);
+        }
+        for id in self.constraint.as_mut().map(Constrained::forced).transpose()?.unwrap_or_default() {
+            let choice = self.sampler.force(id)?;
+            let end = self.append(choice, tokens, context_length, show)?;
+            if end.is_some() {
+                return Ok(end);
+            }
+        }
+        self.constraint.as_mut().map(Constrained::prepare);
+        Ok(None)
+    }
+
+    /// Appends a token, unless it ends the text. The end of the text, if it is there.
+    fn append(
+        &mut self,
+        choice: Choice,
+        tokens: &mut Vec<u32>,
+        context_length: usize,
+        show: &mut dyn FnMut(Token),
+    ) -> Result<Option<End>, Failure> {
         if self.end_ids.contains(&choice.id) {
             return Ok(Some(End::at(StopCause::EndOfGeneration(choice.id))));
         }
@@ -74,6 +109,11 @@ impl Generation {
             return Ok(Some(End::at(StopCause::String(index))));
         }
         tokens.push(choice.id);
+        if let Some(constraint) = &mut self.constraint
+            && constraint.accept(choice.id)?
+        {
+            return Ok(Some(End::at(StopCause::Constraint)));
+        }
         let full = tokens.len() > context_length || self.max_tokens.is_some_and(|max| self.made >= max as usize);
         Ok(full.then_some(End::early(FinishReason::Length)))
     }

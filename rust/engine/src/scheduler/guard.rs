@@ -1,6 +1,7 @@
 //! Code that is not the engine's (models, tokenizers, visitors) may panic: here that becomes an error.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
@@ -34,6 +35,47 @@ impl<D: Decoder> Guarded<D> {
     /// A decoder that panics here may lose the memory of the sequence, but the requests are done with it.
     pub(crate) fn close(&mut self, sequence: SequenceId) {
         drop(catch("closing a sequence", || self.0.close(sequence)));
+    }
+
+    pub(crate) fn keeps_all(&self) -> bool {
+        catch("asking for the cache", || self.0.keeps_all()).unwrap_or(false)
+    }
+
+    /// A decoder that panics here forks nothing.
+    pub(crate) fn forkable(&self, sequence: SequenceId, most: usize) -> usize {
+        catch("asking for the cache", || self.0.forkable(sequence, most)).unwrap_or(0)
+    }
+
+    pub(crate) fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, Failure> {
+        Ok(catch("forking a sequence", || self.0.fork(sequence, len))??)
+    }
+
+    pub(crate) fn spare(&self) -> usize {
+        catch("asking for the cache", || self.0.spare()).unwrap_or(0)
+    }
+
+    pub(crate) fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), Failure> {
+        Ok(catch("shortening a sequence", || self.0.truncate(sequence, len))??)
+    }
+
+    pub(crate) fn piece(&self, sequence: SequenceId, index: usize) -> Result<Option<Cow<'_, [u8]>>, Failure> {
+        catch("saving a state", || self.0.piece(sequence, index))
+    }
+
+    pub(crate) fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, Failure> {
+        Ok(catch("restoring a state", || self.0.restore(sequence, index, piece))??)
+    }
+
+    pub(crate) fn cache_bytes(&self) -> usize {
+        catch("counting bytes", || self.0.cache_bytes()).unwrap_or(0)
+    }
+
+    pub(crate) fn growth(&self, rows: &[Row]) -> usize {
+        catch("counting bytes", || self.0.growth(rows)).unwrap_or(0)
+    }
+
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        drop(catch("freeing memory", || self.0.shrink(bytes)));
     }
 
     pub(crate) fn bytes_read(&self, rows: &[Row]) -> Result<u64, Failure> {

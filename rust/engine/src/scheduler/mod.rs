@@ -1,19 +1,21 @@
 //! Who runs when: the queue, the running requests, and the thread that batches them.
 //!
 //! Each step runs one row of every request that decodes and, in the rows that are left, parts of the prompts that are being read,
-//! least recently served first. A step that fails is repeated request by request, so that only those that fail alone end.
+//! by priority, the least recently served first. A step that fails is repeated request by request, so that only those that fail alone end.
 //!
 //! Locks are leaves: none is held while another is taken, nor while code of a caller runs.
 
 pub(crate) mod deadlines;
 pub(crate) mod generation;
-mod guard;
+pub(crate) mod guard;
 pub(crate) mod handle;
 pub(crate) mod interrupt;
+pub(crate) mod prefix;
 pub(crate) mod queue;
 mod running;
 pub(crate) mod step;
 pub(crate) mod task;
+mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

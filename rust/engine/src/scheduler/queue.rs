@@ -1,5 +1,6 @@
-//! The requests that wait, in order of arrival.
+//! The requests that wait, in order of priority and arrival.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -38,8 +39,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Takes the first of those with the highest priority.
     pub(crate) fn pop(&self) -> Option<Task> {
-        lock(&self.state).tasks.pop_front()
+        let mut state = lock(&self.state);
+        let index = state.tasks.iter().enumerate().max_by_key(|&(index, task)| (task.priority, Reverse(index)))?.0;
+        state.tasks.remove(index)
     }
 
     /// Takes a waiting task out.

@@ -6,10 +6,12 @@ use fastllm_model::batch::{Row, SequenceId};
 
 use super::generation::End;
 use super::guard::catch;
-use super::task::{Task, Work};
+use super::task::{Task, Transfer, Work};
 use crate::error::Failure;
 use crate::event::{Event, FinishReason, Finished, Usage};
 use crate::sampling::Scratch;
+use crate::saved::StateError;
+use crate::speculate::Speculation;
 
 /// A task, its sequence, and how far the one is in the other.
 pub(crate) struct Running {
@@ -18,6 +20,16 @@ pub(crate) struct Running {
     prompt_tokens: usize,
     /// Tokens of `task.tokens` that are in the KV cache.
     committed: usize,
+    /// Of these, the tokens of the prompt that another sequence had computed.
+    cached: usize,
+    /// Whether it was decided where to begin.
+    pub(crate) begun: bool,
+    /// Tokens of the prompt that others begin with too: its state after them is worth keeping.
+    pub(crate) split: Option<usize>,
+    /// Guesses about its text, where guesses are made.
+    speculation: Option<Speculation>,
+    /// Tokens after `task.tokens` that are computed on suspicion.
+    draft: Vec<u32>,
     /// The step in which its prompt was last served.
     pub(crate) served: u64,
     /// Set when it is over; it leaves at the end of the step.
@@ -32,10 +44,23 @@ pub(crate) struct Cost {
 }
 
 impl Running {
-    pub(crate) fn new(mut task: Task, sequence: SequenceId) -> Self {
+    pub(crate) fn new(mut task: Task, sequence: SequenceId, speculate: bool) -> Self {
+        let speculation = (speculate && matches!(task.work, Work::Generate(_))).then(Speculation::default);
         task.watch.admit();
         let prompt_tokens = task.tokens.len();
-        Self { task, sequence, prompt_tokens, committed: 0, served: 0, outcome: None }
+        Self {
+            task,
+            sequence,
+            prompt_tokens,
+            committed: 0,
+            cached: 0,
+            begun: false,
+            split: None,
+            speculation,
+            draft: Vec::new(),
+            served: 0,
+            outcome: None,
+        }
     }
 
     /// Tokens that are not in the KV cache: one while it decodes, more while it reads its prompt.
@@ -43,24 +68,95 @@ impl Running {
         self.task.tokens.len() - self.committed
     }
 
+    /// The prompt.
+    pub(crate) fn prompt(&self) -> &[u32] {
+        &self.task.tokens[..self.prompt_tokens]
+    }
+
+    /// The tokens in the KV cache.
+    pub(crate) fn in_cache(&self) -> &[u32] {
+        &self.task.tokens[..self.committed]
+    }
+
+    /// Begins with the first `len` tokens of the prompt in the KV cache.
+    pub(crate) fn begin(&mut self, len: usize) {
+        (self.begun, self.committed, self.cached) = (true, len, len);
+    }
+
+    /// Whether its state is still to be read from a file.
+    pub(crate) fn restores(&self) -> bool {
+        matches!(&self.task.work, Work::Transfer(Transfer { restore: Some(_), .. }))
+    }
+
+    /// Its state was restored: `len` positions, all of the prompt.
+    pub(crate) fn restored(&mut self, len: usize) -> Result<(), StateError> {
+        if len != self.prompt_tokens {
+            return Err(StateError::Damaged("it has another number of tokens"));
+        }
+        self.begin(len);
+        Ok(())
+    }
+
+    /// Rows that it may take at once: up to where its state is to be kept.
+    pub(crate) fn until_split(&self) -> usize {
+        self.split.map_or(usize::MAX, |split| split.saturating_sub(self.committed).max(1))
+    }
+
     /// Whether the logits of every position are wanted.
     pub(crate) fn wants_all_logits(&self) -> bool {
         matches!(self.task.work, Work::Logits(_))
     }
 
+    /// Whether its tokens are the beginning of what others may ask for: logits are read once.
+    pub(crate) fn may_come_back(&self) -> bool {
+        !self.wants_all_logits() && self.committed > 0
+    }
+
+    /// The chances that the first, the first two, … tokens of a guess at what follows come true.
+    pub(crate) fn chances(&self, context_length: usize) -> impl Iterator<Item = f64> {
+        let tokens = &self.task.tokens;
+        let left = match &self.task.work {
+            Work::Generate(generation) => generation.left().saturating_sub(1).min(context_length.saturating_sub(tokens.len())),
+            Work::Logits(_) | Work::Transfer(_) => 0,
+        };
+        self.speculation.iter().flat_map(|speculation| speculation.chances(tokens)).take(left)
+    }
+
+    /// Computes the first `count` tokens of the guess beside the certain one.
+    pub(crate) fn draft(&mut self, count: usize) {
+        self.draft.clear();
+        if let Some(speculation) = &self.speculation {
+            self.draft.extend_from_slice(speculation.draft(&self.task.tokens, count));
+        }
+    }
+
+    /// How many of its next `count` rows ask for logits.
+    pub(crate) fn wanted_logits(&self, count: usize) -> usize {
+        match self.task.work {
+            Work::Generate(_) => (count + 1).saturating_sub(self.remaining()),
+            Work::Logits(_) => count,
+            Work::Transfer(_) => 0,
+        }
+    }
+
     /// Appends the next `count` rows of this request.
     pub(crate) fn extend_rows(&self, count: usize, rows: &mut Vec<Row>) {
-        let last = self.task.tokens.len() - 1;
+        let (tokens, last) = (&self.task.tokens, self.task.tokens.len() - 1);
         let positions = self.committed..self.committed + count;
         rows.extend(positions.map(|position| Row {
             sequence: self.sequence,
             position: position as u32,
-            token: self.task.tokens[position],
-            logits: position == last || self.wants_all_logits(),
+            token: tokens.get(position).copied().unwrap_or_else(|| self.draft[position - tokens.len()]),
+            logits: match self.task.work {
+                Work::Generate(_) => position >= last,
+                Work::Logits(_) => true,
+                Work::Transfer(_) => false,
+            },
         }));
     }
 
-    /// Takes the result of a forward pass over its next `count` rows: the logits of those that asked for them, in order.
+    /// Takes the result of a forward pass over its next `count` rows: the logits of those that asked for them, in order. Rows of guesses
+    /// that did not come true are not counted as in the KV cache: their number is returned.
     pub(crate) fn absorb(
         &mut self,
         count: usize,
@@ -68,29 +164,47 @@ impl Running {
         context_length: usize,
         scratch: &mut Scratch,
         cost: Cost,
-    ) {
-        let first = self.committed;
-        self.committed += count;
-        let complete = self.remaining() == 0;
-        let Self { task, prompt_tokens, committed, .. } = self;
+    ) -> usize {
+        let (first, known) = (self.committed, self.task.tokens.len());
+        let certain = count.min(known - first);
+        self.committed += certain;
+        self.draft.truncate(count - certain);
+        let Self { task, prompt_tokens, committed, draft, speculation, .. } = self;
         if first < *prompt_tokens {
             task.ticket.send(Event::Prefill { done: *committed, total: *prompt_tokens });
         }
-        let Task { ticket, tokens, work, watch } = task;
+        let Task { ticket, tokens, work, watch, .. } = task;
         let result = match work {
-            Work::Generate(generation) if complete => catch("sampling", || {
-                let logits = logits.next().expect("one row of logits was asked for and checked");
+            Work::Generate(_) if *committed < known => Ok(Ok(None)),
+            Work::Generate(generation) => catch("sampling", || {
                 watch.token(cost.time, cost.bytes);
                 let show = &mut |token| ticket.send(Event::Token(token));
-                Ok(generation.advance(tokens, logits, context_length, scratch, show)?)
+                let before = generation.made();
+                let mut end = None;
+                for logits in logits {
+                    // Otherwise it is certain what follows this row.
+                    if *committed == tokens.len() {
+                        end = generation.advance(tokens, logits, context_length, scratch, show)?;
+                    }
+                    if end.is_some() || draft.get(*committed - known) != tokens.get(*committed) {
+                        break;
+                    }
+                    *committed += 1;
+                }
+                watch.more((generation.made() - before).saturating_sub(1));
+                if let Some(speculation) = speculation {
+                    speculation.observe(tokens);
+                }
+                Ok(end)
             }),
-            Work::Generate(_) => Ok(Ok(None)),
+            Work::Transfer(_) => Ok(Ok(None)),
             Work::Logits(visitor) => catch("reading logits", || {
                 (first..*committed).zip(logits).for_each(|(position, logits)| visitor(position, logits));
-                Ok(complete.then_some(End::early(FinishReason::Stop)))
+                Ok((*committed == known).then_some(End::early(FinishReason::Stop)))
             }),
         };
         self.outcome = result.and_then(|advanced| advanced).transpose();
+        first + count - self.committed
     }
 
     /// Reports the end. The sequence is closed before, so that a caller who sees the end finds the place free.
@@ -100,14 +214,13 @@ impl Running {
     }
 
     fn finish(&mut self, end: End) -> Finished {
-        let computed = self.committed.min(self.prompt_tokens);
+        let computed = self.committed.min(self.prompt_tokens) - self.cached;
         let Task { ticket, work, watch, .. } = &mut self.task;
         let (made, (text, end)) = match work {
             Work::Generate(generation) => (generation.made(), generation.finish(end, &mut |token| ticket.send(Event::Token(token)))),
-            Work::Logits(_) => (0, (String::new(), end)),
+            Work::Logits(_) | Work::Transfer(_) => (0, (String::new(), end)),
         };
-        // There is no prefix cache: every token of the prompt is computed.
-        let usage = Usage { prompt_tokens: self.prompt_tokens, cached_tokens: 0, completion_tokens: made };
+        let usage = Usage { prompt_tokens: self.prompt_tokens, cached_tokens: self.cached, completion_tokens: made };
         Finished { reason: end.reason, stop: end.stop, text, usage, timings: watch.finish(computed) }
     }
 }

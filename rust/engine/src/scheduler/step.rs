@@ -1,5 +1,6 @@
 //! The engine's thread: admits, batches, runs, retires.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -13,7 +14,10 @@ use super::task::Shared;
 use crate::decoder::{DecodeError, Decoder};
 use crate::error::Failure;
 use crate::event::Event;
+use crate::prefix_cache::PrefixCache;
 use crate::sampling::Scratch;
+use crate::speculate::MAX_DRAFT;
+use crate::speculate::cost::CostModel;
 
 /// Most rows of one step whose logits are all wanted: their logits are `rows * vocab_size` numbers at once.
 const MAX_LOGITS_ROWS: usize = 32;
@@ -25,16 +29,20 @@ pub(crate) struct Limits {
     pub(crate) max_rows: usize,
     pub(crate) max_sequences: usize,
     pub(crate) prefill_chunk: usize,
+    pub(crate) cache_bytes: usize,
+    pub(crate) speculate: bool,
 }
 
 /// Owns the decoder and every running request.
 pub(crate) struct Scheduler<D: Decoder> {
-    decoder: Guarded<D>,
-    shared: Arc<Shared>,
-    limits: Limits,
-    running: Vec<Running>,
+    pub(super) decoder: Guarded<D>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: Limits,
+    pub(super) running: Vec<Running>,
+    pub(super) prefixes: PrefixCache,
     scratch: Scratch,
-    rows: Vec<Row>,
+    cost: CostModel,
+    pub(super) rows: Vec<Row>,
     step: u64,
     /// The last step was aborted: the next one gives the requests that are left their turn.
     shielded: bool,
@@ -49,12 +57,16 @@ struct Part {
 
 impl<D: Decoder> Scheduler<D> {
     pub(crate) fn new(decoder: D, shared: Arc<Shared>, limits: Limits) -> Self {
+        let decoder = Guarded::new(decoder);
+        let speculate = limits.speculate && decoder.spare() >= MAX_DRAFT;
         Self {
-            decoder: Guarded::new(decoder),
+            decoder,
             shared,
-            limits,
+            limits: Limits { speculate, ..limits },
             running: Vec::new(),
+            prefixes: PrefixCache::default(),
             scratch: Scratch::default(),
+            cost: CostModel::default(),
             rows: Vec::new(),
             step: 0,
             shielded: false,
@@ -78,7 +90,11 @@ impl<D: Decoder> Scheduler<D> {
     fn turn(&mut self) {
         self.admit();
         self.retire();
-        let parts = self.plan();
+        self.begin();
+        self.transfer();
+        self.retire();
+        let mut parts = self.plan();
+        self.speculate(&mut parts);
         if !parts.is_empty() {
             self.step += 1;
             self.execute(&parts);
@@ -90,13 +106,18 @@ impl<D: Decoder> Scheduler<D> {
     fn admit(&mut self) {
         while self.running.len() < self.limits.max_sequences && self.shared.queue.len() > 0 {
             let opened = self.decoder.open();
-            if matches!(opened, Err(Failure::Decode(DecodeError::OutOfMemory { .. }))) && !self.running.is_empty() {
-                return;
+            if matches!(opened, Err(Failure::Decode(DecodeError::OutOfMemory { .. }))) {
+                if self.forget_oldest() {
+                    continue;
+                }
+                if !self.running.is_empty() {
+                    return;
+                }
             }
             match (opened, self.shared.queue.pop()) {
                 (Ok(sequence), Some(task)) => {
                     self.shared.running.fetch_add(1, Ordering::Relaxed);
-                    self.running.push(Running::new(task, sequence));
+                    self.running.push(Running::new(task, sequence, self.limits.speculate));
                 }
                 (Ok(sequence), None) => self.decoder.close(sequence),
                 (Err(failure), Some(task)) => task.ticket.close(Event::Failed(failure)),
@@ -119,7 +140,13 @@ impl<D: Decoder> Scheduler<D> {
 
     fn end(&mut self, index: usize, outcome: Result<End, Failure>) {
         let running = self.running.remove(index);
-        self.decoder.close(running.sequence);
+        if outcome.is_ok() && running.may_come_back() {
+            self.keep(running.in_cache().into(), running.sequence);
+        } else {
+            self.decoder.close(running.sequence);
+        }
+        self.decoder.shrink(self.limits.cache_bytes);
+        self.shared.cache_bytes.store(self.decoder.cache_bytes(), Ordering::Relaxed);
         self.shared.running.fetch_sub(1, Ordering::Relaxed);
         running.conclude(outcome);
     }
@@ -130,24 +157,27 @@ impl<D: Decoder> Scheduler<D> {
         }
     }
 
-    /// The rows of the next step: one of each request that decodes, then prompts, the least recently served first.
+    /// The rows of the next step: one of each request that decodes, then prompts by priority, the least recently served first.
     fn plan(&self) -> Vec<Part> {
         let decoding = |running: &Running| running.remaining() == 1;
         let mut parts: Vec<Part> = Vec::new();
         let mut prompts: Vec<usize> = Vec::new();
-        for (index, running) in self.running.iter().enumerate() {
+        for (index, running) in self.running.iter().enumerate().filter(|(_, running)| running.begun && running.remaining() > 0) {
             if decoding(running) { parts.push(Part { index, rows: 1 }) } else { prompts.push(index) }
         }
         if self.shielded {
             // A long prompt chunk here would delay cancellation, because a shielded step is not aborted for one of many.
             prompts.truncate(usize::from(parts.is_empty()));
         }
-        prompts.sort_by_key(|&index| (self.running[index].served, self.running[index].task.ticket.id()));
+        prompts.sort_by_key(|&index| {
+            let running = &self.running[index];
+            (Reverse(running.task.priority), running.served, running.task.ticket.id())
+        });
         let mut budget = self.limits.prefill_chunk.min(self.limits.max_rows - parts.len());
         for index in prompts {
             let running = &self.running[index];
             let most = if running.wants_all_logits() { MAX_LOGITS_ROWS } else { usize::MAX };
-            let rows = running.remaining().min(most).min(budget);
+            let rows = running.remaining().min(running.until_split()).min(most).min(budget);
             if rows == 0 {
                 break;
             }
@@ -157,12 +187,45 @@ impl<D: Decoder> Scheduler<D> {
         parts
     }
 
+    /// Adds guesses to a step in which every request decodes, as far as they pay: the likeliest first.
+    fn speculate(&mut self, parts: &mut [Part]) {
+        let decoding = |part: &Part| self.running[part.index].remaining() == 1;
+        if !self.limits.speculate || !parts.iter().all(decoding) {
+            return;
+        }
+        let of = |(part, p): (usize, &Part)| self.running[p.index].chances(self.limits.context_length).map(move |chance| (chance, part));
+        let mut chances: Vec<(f64, usize)> = parts.iter().enumerate().flat_map(of).collect();
+        chances.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let most = self.limits.max_rows.saturating_sub(parts.len());
+        let count = self.cost.worth(parts.len(), chances.iter().map(|chance| chance.0).take(most));
+        for &(_, part) in &chances[..count] {
+            parts[part].rows += 1;
+        }
+        for part in parts {
+            self.running[part.index].draft(part.rows - 1);
+        }
+        self.shared.drafted_tokens.fetch_add(count as u64, Ordering::Relaxed);
+        self.shared.accepted_tokens.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Takes guesses that did not come true out of the KV cache: how many rows of which request.
+    fn drop_wrong(&mut self, guesses: &[(usize, usize)]) {
+        for &(index, rows) in guesses {
+            let running = &mut self.running[index];
+            self.shared.accepted_tokens.fetch_sub(rows as u64, Ordering::Relaxed);
+            if let Err(failure) = self.decoder.truncate(running.sequence, running.in_cache().len()) {
+                running.outcome = Some(Err(failure));
+            }
+        }
+    }
+
     /// Runs `parts` in one forward pass. When that fails, each runs alone, and those that fail alone end.
     fn execute(&mut self, parts: &[Part]) {
         self.rows.clear();
         for part in parts {
             self.running[part.index].extend_rows(part.rows, &mut self.rows);
         }
+        self.make_room();
         let interrupt = &self.shared.interrupt;
         interrupt.arm(parts.iter().map(|part| self.running[part.index].task.ticket.id()), self.shielded);
         if parts.iter().any(|part| self.running[part.index].task.ticket.interrupted().is_some()) {
@@ -179,22 +242,32 @@ impl<D: Decoder> Scheduler<D> {
             Ok((logits, cost)) => {
                 self.shielded = false;
                 self.shared.computed_tokens.fetch_add(self.rows.len() as u64, Ordering::Relaxed);
-                let mut logits = logits.rows();
+                if self.rows.iter().all(|row| row.logits) {
+                    self.cost.measured(self.rows.len(), cost.time);
+                }
+                let (mut logits, mut guesses) = (logits.rows(), Vec::new());
                 for part in parts {
                     let running = &mut self.running[part.index];
                     running.served = self.step;
-                    let all = running.wants_all_logits();
-                    let wanted = if all { part.rows } else { usize::from(part.rows == running.remaining()) };
-                    let mut own = logits.by_ref().take(wanted);
-                    running.absorb(part.rows, &mut own, self.limits.context_length, &mut self.scratch, cost);
+                    let mut own = logits.by_ref().take(running.wanted_logits(part.rows));
+                    let wrong = running.absorb(part.rows, &mut own, self.limits.context_length, &mut self.scratch, cost);
                     own.for_each(drop);
+                    guesses.extend((wrong > 0).then_some((part.index, wrong)));
                 }
+                self.drop_wrong(&guesses);
+                self.checkpoint(parts.iter().map(|part| part.index));
+                self.shared.cache_bytes.store(self.decoder.cache_bytes(), Ordering::Relaxed);
             }
             Err(Failure::Decode(DecodeError::Cancelled)) if interrupt.flag().load(Ordering::Acquire) => self.shielded = true,
-            Err(failure) => match parts {
-                [part] => self.running[part.index].outcome = Some(Err(failure)),
-                _ => parts.iter().for_each(|part| self.execute(std::slice::from_ref(part))),
-            },
+            Err(failure) => {
+                if matches!(failure, Failure::Decode(DecodeError::OutOfMemory { .. })) && self.forget_all() {
+                    return self.execute(parts);
+                }
+                match parts {
+                    [part] => self.running[part.index].outcome = Some(Err(failure)),
+                    _ => parts.iter().for_each(|part| self.execute(std::slice::from_ref(part))),
+                }
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use super::lock;
 use super::queue::Queue;
 use crate::event::{Event, FinishReason, Finished, Usage};
 use crate::request::{LogitsVisitor, Notify};
+use crate::saved::{StateReader, StateWriter};
 use crate::timings::Stopwatch;
 
 /// What callers, scheduler and the deadline thread share.
@@ -23,6 +24,10 @@ pub(crate) struct Shared {
     pub(crate) deadlines: Deadlines,
     pub(crate) running: AtomicUsize,
     pub(crate) computed_tokens: AtomicU64,
+    pub(crate) cached_tokens: AtomicU64,
+    pub(crate) cache_bytes: AtomicUsize,
+    pub(crate) drafted_tokens: AtomicU64,
+    pub(crate) accepted_tokens: AtomicU64,
 }
 
 const LIVE: u8 = 0;
@@ -153,6 +158,8 @@ impl Ticket {
 /// A request as the scheduler sees it.
 pub(crate) struct Task {
     pub(crate) ticket: Arc<Ticket>,
+    /// Higher ones are served first.
+    pub(crate) priority: i32,
     /// The prompt; while it runs also the tokens that were made and are to be fed back.
     pub(crate) tokens: Vec<u32>,
     pub(crate) work: Work,
@@ -164,6 +171,19 @@ pub(crate) enum Work {
     Generate(Box<Generation>),
     /// Show the logits of every position.
     Logits(LogitsVisitor),
+    /// Compute the state, and keep it for others.
+    Transfer(Transfer),
+}
+
+/// Where a state comes from and goes to.
+#[derive(Default)]
+pub(crate) struct Transfer {
+    /// Where it is written once it is computed.
+    pub(crate) save: Option<StateWriter>,
+    /// Where it is read from instead of being computed.
+    pub(crate) restore: Option<StateReader>,
+    /// The next piece.
+    pub(crate) piece: usize,
 }
 
 impl Task {

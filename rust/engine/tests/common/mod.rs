@@ -2,6 +2,7 @@
 //! which checks that the engine keeps its side of the contract.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,11 +20,19 @@ pub struct Mock {
     pub context_length: usize,
     pub max_rows: usize,
     pub max_open: usize,
+    /// Positions at the end of a sequence at which it can be forked.
+    pub keeps: usize,
+    /// Positions by which a sequence can be shortened.
+    pub spare: usize,
+    /// The logits after a history.
+    pub text: fn(&[u32]) -> Vec<f32>,
     pub hook: Hook,
     /// Rows of every committed forward pass.
     pub log: Arc<Mutex<Vec<Vec<Row>>>>,
     /// Held until the decoder is dropped.
     pub alive: Arc<()>,
+    /// Positions of the state that is being restored.
+    pub restoring: usize,
     pub histories: HashMap<SequenceId, Vec<u32>>,
     pub logits: Vec<f32>,
 }
@@ -34,9 +43,13 @@ impl Default for Mock {
             context_length: 4096,
             max_rows: 64,
             max_open: usize::MAX,
+            keeps: usize::MAX,
+            spare: 0,
+            text: logits_after,
             hook: Box::new(|_, _| Ok(())),
             log: Arc::default(),
             alive: Arc::default(),
+            restoring: 0,
             histories: HashMap::new(),
             logits: Vec::new(),
         }
@@ -101,6 +114,64 @@ impl Decoder for Mock {
         self.histories.remove(&sequence).expect("only open sequences are closed");
     }
 
+    fn keeps_all(&self) -> bool {
+        self.keeps == usize::MAX
+    }
+
+    fn forkable(&self, sequence: SequenceId, most: usize) -> usize {
+        let len = self.histories[&sequence].len();
+        if len.saturating_sub(most) <= self.keeps { len.min(most) } else { 0 }
+    }
+
+    fn fork(&mut self, sequence: SequenceId, len: usize) -> Result<SequenceId, DecodeError> {
+        assert_eq!(self.forkable(sequence, len), len);
+        let fork = self.open()?;
+        let history = self.histories[&sequence][..len].to_vec();
+        self.histories.insert(fork, history);
+        Ok(fork)
+    }
+
+    fn spare(&self) -> usize {
+        self.spare
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<(), DecodeError> {
+        let history = self.histories.get_mut(&sequence).expect("the sequence is open");
+        assert!(len < history.len() && history.len() - len <= self.spare);
+        history.truncate(len);
+        Ok(())
+    }
+
+    fn piece(&self, sequence: SequenceId, index: usize) -> Option<Cow<'_, [u8]>> {
+        let history = &self.histories[&sequence];
+        let bytes: Vec<u8> = history.iter().flat_map(|id| id.to_le_bytes()).collect();
+        // The length, then pieces of ten tokens.
+        if index == 0 {
+            return Some((history.len() as u64).to_le_bytes().to_vec().into());
+        }
+        bytes.chunks(40).nth(index - 1).map(|piece| piece.to_vec().into())
+    }
+
+    fn restore(&mut self, sequence: SequenceId, index: usize, piece: &[u8]) -> Result<bool, DecodeError> {
+        let history = self.histories.get_mut(&sequence).expect("the sequence is open");
+        if index == 0 {
+            self.restoring = u64::from_le_bytes(piece.try_into().expect("a length")) as usize;
+        } else {
+            history.extend(piece.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))));
+        }
+        Ok(history.len() == self.restoring)
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.histories.values().map(Vec::len).sum()
+    }
+
+    fn growth(&self, rows: &[Row]) -> usize {
+        rows.len()
+    }
+
+    fn shrink(&mut self, _: usize) {}
+
     fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<Logits<'_>, DecodeError> {
         assert!((1..=self.max_rows).contains(&rows.len()), "{} rows", rows.len());
         (self.hook)(rows, cancel)?;
@@ -117,7 +188,7 @@ impl Decoder for Mock {
             assert!(history.len() < self.context_length, "the context is not exceeded");
             history.push(row.token);
             if row.logits {
-                self.logits.extend(logits_after(history));
+                self.logits.extend((self.text)(history));
             }
         }
         self.histories = histories;
@@ -155,7 +226,7 @@ pub fn request(prompt: &[u32]) -> Request {
 }
 
 pub fn start(mock: Mock) -> Engine {
-    Engine::start(mock, EngineOptions { max_sequences: 8, max_queue: 256, prefill_chunk: 32 }).unwrap()
+    Engine::start(mock, EngineOptions { max_sequences: 8, max_queue: 256, prefill_chunk: 32, ..EngineOptions::default() }).unwrap()
 }
 
 /// All that a request reported.

@@ -4,6 +4,7 @@
 //! and the times of every file, all bytes of the headers, and samples of the weights. On Unix the time of the last change is the file
 //! system's own, which no program can set: any write, and any other file put in this one's place, has a later one. The samples notice most
 //! replacements even where a file system has no such time, or its clock was turned back.
+use crate::config::Config;
 use crate::weights::{Declared, MatrixInfo, Weights};
 use fastllm_gguf::{Error, FileStamp, GgufFile, limits};
 use fastllm_kernels::linear::LAYOUT_VERSION;
@@ -71,6 +72,21 @@ pub(super) fn key(file: &GgufFile, stamps: &[FileStamp], weights: &Weights<Decla
     for m in weights.matrices() {
         fields.bytes(&matrix_id(m));
     }
+    Ok(fields.hash())
+}
+
+/// What tells a model from others, wherever its files are and whatever their times: all headers, samples of the weights, and the
+/// configuration as it is run.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn identity(file: &GgufFile, config: &Config) -> Result<[u8; 32], Error> {
+    let mut fields = Fields::new("fastllm 1 model");
+    for (i, stamp) in file.stamps()?.iter().enumerate() {
+        fields.number(stamp.len);
+        contents(&mut fields, file, i, stamp.len)?;
+    }
+    fields.bytes(format!("{config:?}").as_bytes());
     Ok(fields.hash())
 }
 

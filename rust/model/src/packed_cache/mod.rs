@@ -19,6 +19,7 @@ mod settings;
 mod store;
 mod writer;
 
+pub use key::identity;
 pub use maintenance::{CachedModel, Condition, clear, list, verify};
 pub use settings::{Access, CacheSettings, DEFAULT_LIMIT};
 pub use writer::finish;

@@ -1,0 +1,47 @@
+//! Limits on what strangers send.
+
+use std::time::Duration;
+
+use llguidance::api::ParserLimits;
+
+/// Most bytes of a grammar, a schema or a regex, or of all choices together.
+pub const SOURCE_BYTES: usize = 1 << 20;
+/// Most levels of nesting of a schema. Also the limit of the JSON parser.
+pub const SCHEMA_DEPTH: usize = 128;
+/// Most values (schemas, keywords, elements) of a schema, with the copies that references need.
+pub const SCHEMA_VALUES: usize = 200_000;
+/// Most different targets of `$ref` in a schema.
+pub const SCHEMA_REFERENCES: usize = 2_000;
+/// Most levels of parentheses of a grammar.
+pub const GRAMMAR_DEPTH: usize = 100;
+/// Most rules and terminals of a grammar.
+pub const GRAMMAR_RULES: usize = 10_000;
+/// Most repetitions that a grammar, a schema or a regex may ask for as a number.
+pub const REPETITIONS: u64 = 10_000;
+/// Most strings to choose from.
+pub const CHOICES: usize = 10_000;
+/// How long compilation may take. It is bounded by other limits: this one is the net below them.
+pub const COMPILE_TIME: Duration = Duration::from_secs(10);
+/// How many grammars are compiled at a time.
+pub const COMPILE_THREADS: usize = 4;
+/// Stack of a thread that compiles. Pages that are not used take no memory.
+pub const STACK_BYTES: usize = 256 << 20;
+/// Bytes of compiled grammars that are kept for the next request.
+pub const CACHE_BYTES: usize = 64 << 20;
+
+/// Limits within llguidance: counts, so that the same input always meets the same limit.
+pub(crate) fn parser() -> ParserLimits {
+    ParserLimits {
+        max_items_in_row: 2_000,
+        // 50,000 are a millisecond.
+        initial_lexer_fuel: 1_000_000,
+        // 14,000 are a millisecond.
+        step_lexer_fuel: 200_000,
+        step_max_items: 50_000,
+        // One to two kilobytes each, for every running request.
+        max_lexer_states: 50_000,
+        max_grammar_size: 500_000,
+        precompute_large_lexemes: true,
+        verbose_errors: false,
+    }
+}
