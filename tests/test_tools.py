@@ -1,6 +1,7 @@
 """Tool calling and reasoning through the Python interface."""
 
 import asyncio
+import datetime
 import enum
 import json
 from pathlib import Path
@@ -186,6 +187,7 @@ def test_a_call_that_breaks_off_is_content(model):
         ({"tools": [{"name": "f", "parameters": 3}]}, "no JSON schema"),
         ({"tool_format": "spoken"}, 'tool_format = "spoken" is not known: one of plain, hermes'),
         ({"reasoning_effort": "high"}, "reasoning_effort: the chat template of this model does not read it"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat sets it itself"),
         ({"enable_thinking": True, "chat_template": "x"}, "enable_thinking: the chat template"),
         ({"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs has"),
     ],
@@ -239,6 +241,14 @@ def test_shown_tokens_are_in_the_text(model):
     assert "<|im_end|>" in text([end])
     assert text([end]).replace("<|im_end|>", "") == text([])
     assert text([]) == model.generate(prompt, params).text
+
+
+def test_the_clock_of_a_template_may_be_set(model):
+    template = fastllm.ChatTemplate("{{ strftime_now('%Y') }}<|im_start|>")
+    variables = {"now": datetime.datetime(1984, 1, 1)}
+    reply = model.chat(QUESTION, chat_template=template, chat_template_kwargs=variables, max_tokens=1)
+    prompt = model.tokenizer.encode("1984<|im_start|>", add_special=False, parse_special=True)
+    assert reply.usage.prompt_tokens == len(prompt)
 
 
 # Descriptions of functions

@@ -108,6 +108,9 @@ def _choice(choice: ToolChoice, tools: list[dict[str, Any]] | None) -> str | tup
 def _variables(template: ChatTemplate, settings: ChatSettings) -> dict[str, Any]:
     """The variables of the template."""
     variables = dict(settings.variables)
+    own = next((name for name in ("messages", "tools", "add_generation_prompt") if name in variables), None)
+    if own is not None:
+        raise ParameterError(f"chat_template_kwargs cannot have {own!r}: chat sets it itself")
     wanted = (
         ("enable_thinking", settings.enable_thinking, ("enable_thinking", "thinking")),
         ("reasoning_effort", settings.reasoning_effort, ("reasoning_effort",)),
