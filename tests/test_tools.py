@@ -1,7 +1,7 @@
 """Tool calling and reasoning through the Python interface."""
 
 import asyncio
-import datetime
+import datetime as dt
 import enum
 import json
 from pathlib import Path
@@ -245,7 +245,7 @@ def test_shown_tokens_are_in_the_text(model):
 
 def test_the_clock_of_a_template_may_be_set(model):
     template = fastllm.ChatTemplate("{{ strftime_now('%Y') }}<|im_start|>")
-    variables = {"now": datetime.datetime(1984, 1, 1)}
+    variables = {"now": dt.datetime(1984, 1, 1)}
     reply = model.chat(QUESTION, chat_template=template, chat_template_kwargs=variables, max_tokens=1)
     prompt = model.tokenizer.encode("1984<|im_start|>", add_special=False, parse_special=True)
     assert reply.usage.prompt_tokens == len(prompt)
