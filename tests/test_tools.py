@@ -1,6 +1,7 @@
 """Tool calling and reasoning through the Python interface."""
 
 import asyncio
+import datetime as dt
 import enum
 import json
 from pathlib import Path
@@ -138,6 +139,33 @@ def test_one_call_at_a_time(model, cases):
     assert one.usage.completion_tokens == len(one.token_ids)
 
 
+def add(a: int, b: int):
+    """Add two numbers."""
+
+
+def test_a_required_call_is_made(model):
+    hello = [{"role": "user", "content": "Hello!"}]
+    options = {"tools": [get_weather, add], "temperature": 0}
+    assert model.chat(hello, **options).tool_calls == ()
+    reply = model.chat(hello, tool_choice="required", **options)
+    assert (reply.content, reply.finish_reason) == ("", "tool_calls")
+    assert all(call.name in {"get_weather", "add"} for call in reply.tool_calls)
+    choice = {"type": "function", "function": {"name": "add"}}
+    reply = model.chat(hello, tool_choice=choice, parallel_tool_calls=False, **options)
+    (call,) = reply.tool_calls
+    assert call.name == "add"
+    assert {"a", "b"} == call.parse().keys()
+    assert all(isinstance(number, int) for number in call.parse().values())
+
+
+async def test_a_required_call_is_made_in_a_stream(model):
+    stream = model.achat_stream(QUESTION, tools=[get_weather, add], tool_choice="required", temperature=0)
+    async for _ in stream:
+        pass
+    reply = await stream.result()
+    assert reply.tool_calls[0].parse() == {"city": "Paris"}
+
+
 def test_a_call_that_breaks_off_is_content(model):
     reply = model.chat(QUESTION, tools=[get_weather], temperature=0, max_tokens=12)
     assert (reply.finish_reason, reply.tool_calls) == ("length", ())
@@ -180,8 +208,9 @@ def test_a_required_call_is_made_whatever_is_asked(model, seed):
         ({"tool_choice": "required"}, "needs tools"),
         (
             {"tools": [get_weather], "tool_choice": "required", "response_format": {"type": "json_object"}},
-            "cannot be combined",
+            "another constraint",
         ),
+        ({"tools": [get_weather], "tool_choice": "required", "regex": "a"}, "another constraint"),
         ({"tools": [get_weather], "tool_choice": {"type": "function", "function": {"name": "none"}}}, "no tool 'none'"),
         ({"tools": [get_weather], "tool_choice": {"name": "get_weather"}}, "tool_choice must be"),
         ({"tools": [get_weather], "tool_choice": "required", "tool_format": "plain"}, "'plain' has no calls"),
@@ -190,6 +219,7 @@ def test_a_required_call_is_made_whatever_is_asked(model, seed):
         ({"tools": [{"name": "f", "parameters": 3}]}, "no JSON schema"),
         ({"tool_format": "spoken"}, 'tool_format = "spoken" is not known: one of plain, hermes'),
         ({"reasoning_effort": "high"}, "reasoning_effort: the chat template of this model does not read it"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat sets it itself"),
         ({"enable_thinking": True, "chat_template": "x"}, "enable_thinking: the chat template"),
         ({"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs has"),
     ],
@@ -243,6 +273,14 @@ def test_shown_tokens_are_in_the_text(model):
     assert "<|im_end|>" in text([end])
     assert text([end]).replace("<|im_end|>", "") == text([])
     assert text([]) == model.generate(prompt, params).text
+
+
+def test_the_clock_of_a_template_may_be_set(model):
+    template = fastllm.ChatTemplate("{{ strftime_now('%Y') }}<|im_start|>")
+    variables = {"now": dt.datetime(1984, 1, 1)}
+    reply = model.chat(QUESTION, chat_template=template, chat_template_kwargs=variables, max_tokens=1)
+    prompt = model.tokenizer.encode("1984<|im_start|>", add_special=False, parse_special=True)
+    assert reply.usage.prompt_tokens == len(prompt)
 
 
 # Descriptions of functions

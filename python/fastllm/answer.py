@@ -13,7 +13,6 @@ from fastllm.tools import ToolCall, ToolCallDelta
 
 if TYPE_CHECKING:
     from fastllm.conversation import Prepared
-    from fastllm.options import SamplingParams
     from fastllm.tokenizer import Tokenizer
 
 __all__ = ["ChatOutput"]
@@ -33,10 +32,8 @@ class _Call:
 class ChatOutput(_Output[ChatChunk, ChatReply]):
     """What a chat has made so far."""
 
-    def __init__(
-        self, prepared: Prepared, tokenizer: Tokenizer, params: SamplingParams, progress: Progress | None
-    ) -> None:
-        super().__init__(self._chunk_of, self._reply, tokenizer, params, progress)
+    def __init__(self, prepared: Prepared, tokenizer: Tokenizer, progress: Progress | None) -> None:
+        super().__init__(self._chunk_of, self._reply, tokenizer, prepared.params, progress)
         self._parser = prepared.parser
         self._parallel = prepared.parallel
         self._content: list[str] = []

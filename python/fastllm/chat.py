@@ -72,9 +72,14 @@ class ChatTemplate:
         tools: list[dict[str, Any]] | None,
         variables: dict[str, Any],
     ) -> tuple[str, list[int]]:
-        """The text that opens the assistant's turn, and its ids, in which the control tokens are the template's."""
+        """The text that opens the assistant's turn, and its ids, in which the control tokens are the template's.
+
+        The variables are those of `render`, with `now` where it is given.
+        """
         native = tokenizer._native  # noqa: SLF001 - one package
-        return self._native.encode(native, list(messages), tools, True, _moment(None), variables)
+        now = variables.get("now")
+        others = {name: value for name, value in variables.items() if name != "now"}
+        return self._native.encode(native, list(messages), tools, True, _moment(now), others)
 
     def __repr__(self) -> str:
         return f"<ChatTemplate of {len(self.source)} characters>"

@@ -39,25 +39,20 @@ class ChatSettings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prompt, and what reads the answer to it."""
+    """A prompt, how its answer is made, and what reads it."""
 
     ids: list[int]
+    params: SamplingParams
     parser: _native.OutputParser
     parallel: bool
-    # What the answer must follow, so that a tool is called.
-    grammar: str | None
-
-    def constrain(self, params: SamplingParams) -> SamplingParams:
-        """The options, with what `tool_choice` asks for."""
-        if self.grammar is None:
-            return params
-        if params.constrained:
-            raise ParameterError("tool_choice: a required call cannot be combined with another form of the answer")
-        return dataclasses.replace(params, grammar=self.grammar)
 
 
 def prepare(
-    template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Message], settings: ChatSettings
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    settings: ChatSettings,
+    params: SamplingParams,
 ) -> Prepared:
     """Writes the prompt."""
     tools = None if settings.tools is None else [_declaration(tool) for tool in settings.tools]
@@ -68,12 +63,21 @@ def prepare(
     variables = _variables(template, settings)
     text, ids = template._encode(tokenizer, normalise(template, messages), tools, variables)  # noqa: SLF001 - one package
     parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, text)  # noqa: SLF001
-    grammar = None
     if choice not in ("auto", "none"):
-        grammar = parser.constraint(None if choice == "required" else choice[0], bool(settings.parallel_tool_calls))
-        if grammar is None:
-            raise ParameterError(f"tool_choice: the tool format {parser.format!r} has no calls that could be required")
-    return Prepared(ids, parser, bool(settings.parallel_tool_calls), grammar)
+        params = require_call(parser, None if choice == "required" else choice[0], settings.parallel_tool_calls, params)
+    return Prepared(ids, params, parser, bool(settings.parallel_tool_calls))
+
+
+def require_call(
+    parser: _native.OutputParser, name: str | None, parallel: bool, params: SamplingParams
+) -> SamplingParams:
+    """The options that make the model call the tool of this name, or any: its output follows a grammar."""
+    grammar = parser.constraint(name, parallel)
+    if grammar is None:
+        raise ParameterError(f"tool_choice: the tool format {parser.format!r} has no calls that could be required")
+    if params.constrained:
+        raise ParameterError("tool_choice: a required call cannot be combined with another constraint on the output")
+    return dataclasses.replace(params, grammar=grammar)
 
 
 def _declaration(tool: Tool) -> dict[str, Any]:
@@ -104,6 +108,9 @@ def _choice(choice: ToolChoice, tools: list[dict[str, Any]] | None) -> str | tup
 def _variables(template: ChatTemplate, settings: ChatSettings) -> dict[str, Any]:
     """The variables of the template."""
     variables = dict(settings.variables)
+    own = next((name for name in ("messages", "tools", "add_generation_prompt") if name in variables), None)
+    if own is not None:
+        raise ParameterError(f"chat_template_kwargs cannot have {own!r}: chat sets it itself")
     wanted = (
         ("enable_thinking", settings.enable_thinking, ("enable_thinking", "thinking")),
         ("reasoning_effort", settings.reasoning_effort, ("reasoning_effort",)),

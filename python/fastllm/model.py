@@ -607,7 +607,7 @@ class Model:
     def _start(
         self, ids: list[int], params: SamplingParams, chunk: type[Any], result: type[Any], progress: Progress | None
     ) -> tuple[_Output[Any, Any], _native.Request]:
-        request = self._submit(ids, params, params._grammar(self._grammars), None, None)  # noqa: SLF001 - one package
+        request = self._submit(ids, params, params._grammar(self._grammars), None)  # noqa: SLF001 - one package
         return _Output(chunk, result, self.tokenizer, params, progress), request
 
     def _submit(
@@ -616,12 +616,12 @@ class Model:
         params: SamplingParams,
         grammar: _native.Grammar | None,
         waker: _native.Waker | None,
-        shown: Sequence[int] | None,
+        shown: Sequence[int] = (),
     ) -> _native.Request:
         return self._engine.submit(ids, params._native(), grammar, self._skip_ahead, waker, shown)  # noqa: SLF001
 
     async def _asubmit(
-        self, ids: list[int], params: SamplingParams, waker: _native.Waker, shown: Sequence[int] | None = None
+        self, ids: list[int], params: SamplingParams, waker: _native.Waker, shown: Sequence[int] = ()
     ) -> _native.Request:
         import asyncio  # noqa: PLC0415
 
@@ -653,11 +653,10 @@ class Model:
         params: SamplingParams,
         progress: Progress | None,
     ) -> ChatStream:
-        prepared = self._prepare(messages, chat_template, settings)
-        params = prepared.constrain(params)
-        grammar = params._grammar(self._grammars)  # noqa: SLF001 - one package
-        request = self._submit(prepared.ids, params, grammar, None, prepared.parser.shown())
-        return ChatStream(ChatOutput(prepared, self.tokenizer, params, progress), request)
+        prepared = self._prepare(messages, chat_template, settings, params)
+        grammar = prepared.params._grammar(self._grammars)  # noqa: SLF001 - one package
+        request = self._submit(prepared.ids, prepared.params, grammar, None, prepared.parser.shown())
+        return ChatStream(ChatOutput(prepared, self.tokenizer, progress), request)
 
     def _achat(
         self,
@@ -666,14 +665,13 @@ class Model:
         settings: ChatSettings,
         params: SamplingParams,
     ) -> AsyncChatStream:
-        prepared = self._prepare(messages, chat_template, settings)
-        params = prepared.constrain(params)
-        output = ChatOutput(prepared, self.tokenizer, params, None)
-        output.prompt_tokens = len(prepared.ids)
+        prepared = self._prepare(messages, chat_template, settings, params)
 
         async def submit(waker: _native.Waker) -> _native.Request:
-            return await self._asubmit(prepared.ids, params, waker, prepared.parser.shown())
+            return await self._asubmit(prepared.ids, prepared.params, waker, prepared.parser.shown())
 
+        output = ChatOutput(prepared, self.tokenizer, None)
+        output.prompt_tokens = len(prepared.ids)
         return AsyncChatStream(output, submit)
 
     @staticmethod
@@ -701,13 +699,17 @@ class Model:
         return ChatTemplate(source, bos_token=bos, eos_token=eos)
 
     def _prepare(
-        self, messages: Sequence[Message], chat_template: ChatTemplate | str | None, settings: ChatSettings
+        self,
+        messages: Sequence[Message],
+        chat_template: ChatTemplate | str | None,
+        settings: ChatSettings,
+        params: SamplingParams,
     ) -> Prepared:
         if chat_template is None:
             template = self.chat_template
         else:
             template = self._compile(chat_template) if isinstance(chat_template, str) else chat_template
-        return prepare(template, self.tokenizer, messages, settings)
+        return prepare(template, self.tokenizer, messages, settings, params)
 
 
 def _with_format(params: SamplingParams, response_format: Mapping[str, Any] | type[Any] | None) -> SamplingParams:

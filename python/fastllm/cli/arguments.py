@@ -91,7 +91,7 @@ def sampling(options: argparse.Namespace) -> SamplingParams:
     """The sampling options that were given."""
     names = [*(name for name, _, _ in _SAMPLING), "stop"]
     given: dict[str, Any] = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    forms = {name: _text(getattr(options, name)) for name, _ in _FORMS if hasattr(options, name)}
+    forms: dict[str, Any] = {name: _text(getattr(options, name)) for name, _ in _FORMS if hasattr(options, name)}
     return SamplingParams(**given, **forms)
 
 

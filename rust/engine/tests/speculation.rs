@@ -145,7 +145,8 @@ fn a_draft_model_saves_passes_if_it_is_quick_and_right() {
     let slow = run(with_draft(nearly, Duration::from_millis(4)));
     assert!(slow.1 < 30, "{slow:?}");
     let wrong = run(with_draft(|_| vec![0.0; VOCAB], Duration::ZERO));
-    assert!(wrong.1 < 120, "{wrong:?}");
+    // Of 4500 that could be asked for: a chance of nothing is found out within some 30 guesses.
+    assert!(wrong.1 < 600, "{wrong:?}");
 }
 
 #[test]

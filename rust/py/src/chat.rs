@@ -59,11 +59,10 @@ impl ChatTemplate {
         let mut signals = SignalCheck::new();
         let ids = py.detach(|| {
             if let Some((text, guard)) = &prompt.guarded {
-                tokenizer.inner.encode_guarded(text, *guard, |_| signals.go_on())
-            } else {
-                let options = EncodeOptions { add_special: false, parse_special: true };
-                tokenizer.inner.encode_while(&prompt.text, options, |_| signals.go_on())
+                return tokenizer.inner.encode_guarded(text, *guard, |_| signals.go_on());
             }
+            let options = EncodeOptions { add_special: false, parse_special: true };
+            tokenizer.inner.encode_while(&prompt.text, options, |_| signals.go_on())
         });
         signals.into_result()?;
         Ok((prompt.text, ids.or_raise(py)?))

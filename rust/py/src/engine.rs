@@ -78,8 +78,8 @@ impl Engine {
         })
     }
 
-    /// Queues a request whose output follows `grammar`; `waker` hears of its events; the control tokens `shown` are part of its text. Without `skip_ahead`, each token that the grammar
-    /// forces is sampled.
+    /// Queues a request whose output follows `grammar`; `waker` hears of its events. Without `skip_ahead`, each token that the grammar
+    /// forces is sampled. The control tokens `shown` are part of the text.
     #[pyo3(signature = (prompt, sampling, grammar, skip_ahead, waker, shown = None))]
     fn submit(
         &self,

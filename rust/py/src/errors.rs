@@ -147,6 +147,12 @@ impl IntoPyErr for chat::TemplateError {
     }
 }
 
+impl IntoPyErr for tools::ToolError {
+    fn into_py_err(self, py: Python<'_>) -> PyErr {
+        raise(py, "ParameterError", self)
+    }
+}
+
 impl IntoPyErr for GrammarError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
         match self {
@@ -159,12 +165,6 @@ impl IntoPyErr for GrammarError {
 impl IntoPyErr for StateError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
         raise(py, "SavedStateError", self)
-    }
-}
-
-impl IntoPyErr for tools::ToolError {
-    fn into_py_err(self, py: Python<'_>) -> PyErr {
-        raise(py, "ParameterError", self)
     }
 }
 

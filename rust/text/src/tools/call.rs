@@ -3,7 +3,7 @@
 use super::cursor::{Cursor, Lookup};
 use super::json::{self, Scanner};
 use super::sink::Sink;
-use super::{Dialect, Flow, Reason, Tools};
+use super::{Flow, Reason, Steps, Tools};
 
 /// Arguments alone: a JSON object, given on as it comes.
 #[derive(Debug)]
@@ -236,7 +236,24 @@ impl JsonCalls {
         JsonCalls { shape, tools: tools.clone(), place: Place::Before, any: false }
     }
 
-    /// One step; `None` to go on.
+    fn after(&mut self, input: &mut Cursor) -> Option<Flow> {
+        match input.literal(self.shape.after) {
+            Lookup::Wait => return Some(Flow::More),
+            Lookup::Found(_) => return Some(Flow::Done),
+            Lookup::No => {}
+        }
+        match input.literal(self.shape.between) {
+            Lookup::Wait => Some(Flow::More),
+            Lookup::Found(_) => {
+                self.place = Place::Start;
+                None
+            }
+            Lookup::No => Some(Flow::Done),
+        }
+    }
+}
+
+impl Steps for JsonCalls {
     fn step(&mut self, input: &mut Cursor, out: &mut Sink) -> Result<Option<Flow>, Reason> {
         if !matches!(self.place, Place::Object(..)) {
             input.skip_space();
@@ -285,32 +302,7 @@ impl JsonCalls {
         Ok(None)
     }
 
-    fn after(&mut self, input: &mut Cursor) -> Option<Flow> {
-        match input.literal(self.shape.after) {
-            Lookup::Wait => return Some(Flow::More),
-            Lookup::Found(_) => return Some(Flow::Done),
-            Lookup::No => {}
-        }
-        match input.literal(self.shape.between) {
-            Lookup::Wait => Some(Flow::More),
-            Lookup::Found(_) => {
-                self.place = Place::Start;
-                None
-            }
-            Lookup::No => Some(Flow::Done),
-        }
-    }
-}
-
-impl Dialect for JsonCalls {
-    fn advance(&mut self, input: &mut Cursor, out: &mut Sink) -> Flow {
-        loop {
-            match self.step(input, out) {
-                Ok(None) => {}
-                Ok(Some(flow)) => return flow,
-                Err(_) if self.shape.guess && !self.any && !out.has_open() => return Flow::Text,
-                Err(reason) => return Flow::Bad(reason),
-            }
-        }
+    fn may_be_text(&self, out: &Sink) -> bool {
+        self.shape.guess && !self.any && !out.has_open()
     }
 }

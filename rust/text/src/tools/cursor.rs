@@ -108,31 +108,43 @@ impl Cursor {
 
     /// As [`Cursor::next`], from `skip` bytes on, which were looked at before.
     pub fn next_from(&self, skip: usize, options: &[&str]) -> Next {
-        let rest = self.rest();
-        let mut from = skip;
-        while let Some(at) = rest[from..].find(|c| options.iter().any(|o| o.starts_with(c))).map(|at| from + at) {
-            let here = &rest[at..];
-            if let Some(index) = options.iter().position(|o| here.starts_with(o)) {
-                return Next::At(at, index);
-            }
-            if !self.ended && options.iter().any(|o| o.starts_with(here)) {
-                return Next::Not(at);
-            }
-            from = at + here.chars().next().map_or(1, char::len_utf8);
-        }
-        Next::Not(rest.len())
+        next_in(self.rest(), skip, self.ended, options)
     }
 
-    /// Reads up to and over one of `options`, which must come within `limit` bytes.
+    /// Reads up to and over one of `options`, which must come within `limit` bytes. Looks no further than that.
     pub fn until(&mut self, options: &[&str], limit: usize) -> Until {
-        match self.next(options) {
+        let longest = options.iter().map(|o| o.len()).max().unwrap_or_default();
+        let rest = self.rest();
+        let mut end = rest.len().min(limit + longest);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let window = &rest[..end];
+        let whole = window.len() == rest.len();
+        match next_in(window, 0, self.ended, options) {
             Next::At(at, index) if at <= limit => {
                 let text = self.take(at).to_owned();
                 self.at += options.get(index).map_or(0, |o| o.len());
                 Until::Found(text, index)
             }
-            Next::Not(at) if at <= limit && !self.ended => Until::Wait,
+            Next::Not(at) if at <= limit && whole && !self.ended => Until::Wait,
             _ => Until::No,
         }
     }
+}
+
+/// The next place of one of `options` in a text that may go on unless it has `ended`, from `skip` bytes on.
+fn next_in(text: &str, skip: usize, ended: bool, options: &[&str]) -> Next {
+    let mut from = skip;
+    while let Some(at) = text[from..].find(|c| options.iter().any(|o| o.starts_with(c))).map(|at| from + at) {
+        let here = &text[at..];
+        if let Some(index) = options.iter().position(|o| here.starts_with(o)) {
+            return Next::At(at, index);
+        }
+        if !ended && options.iter().any(|o| o.starts_with(here)) {
+            return Next::Not(at);
+        }
+        from = at + here.chars().next().map_or(1, char::len_utf8);
+    }
+    Next::Not(text.len())
 }

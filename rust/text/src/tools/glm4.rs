@@ -5,7 +5,7 @@ use super::cursor::{Cursor, Lookup, Until};
 use super::named::{LONGEST_NAME, checked};
 use super::sink::Sink;
 use super::tagged::Arguments;
-use super::{Dialect, Flow, Reason, Tools};
+use super::{Flow, Reason, Steps, Tools};
 
 pub(super) const OPENERS: &[&str] = &["<tool_call>"];
 pub(super) const MARKERS: &[&str] = &["</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"];
@@ -32,7 +32,19 @@ impl Call {
     pub fn new(tools: &Tools) -> Self {
         Call { tools: tools.clone(), place: Place::Name, name: String::new(), arguments: Arguments::default() }
     }
+}
 
+pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
+    let [open, close] = ["<tool_call>", "</tool_call>"].map(|marker| lark.marker(marker));
+    let call = lark.each_with_properties(|lark, number, tool, properties| {
+        let key = |name: &str| format!("<arg_key>{name}</arg_key>\n<arg_value>");
+        let arguments = lark.texts(number, properties, key, "</arg_value>\n");
+        format!("{open} {} {arguments} {close}", Lark::text(&format!("{}\n", tool.name)))
+    });
+    lark.repeated(&call, "\"\\n\"")
+}
+
+impl Steps for Call {
     fn step(&mut self, input: &mut Cursor, out: &mut Sink) -> Result<Option<Flow>, Reason> {
         if matches!(self.place, Place::Inside | Place::Between(_)) {
             input.skip_space();
@@ -77,26 +89,4 @@ impl Call {
         }
         Ok(None)
     }
-}
-
-impl Dialect for Call {
-    fn advance(&mut self, input: &mut Cursor, out: &mut Sink) -> Flow {
-        loop {
-            match self.step(input, out) {
-                Ok(None) => {}
-                Ok(Some(flow)) => return flow,
-                Err(reason) => return Flow::Bad(reason),
-            }
-        }
-    }
-}
-
-pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
-    let [open, close] = ["<tool_call>", "</tool_call>"].map(|marker| lark.marker(marker));
-    let call = lark.each_with_properties(|lark, number, tool, properties| {
-        let key = |name: &str| format!("<arg_key>{name}</arg_key>\n<arg_value>");
-        let arguments = lark.texts(number, properties, key, "</arg_value>\n");
-        format!("{open} {} {arguments} {close}", Lark::text(&format!("{}\n", tool.name)))
-    });
-    lark.repeated(&call, "\"\\n\"")
 }

@@ -69,7 +69,7 @@ impl Number {
     }
 }
 
-/// A reader of one JSON value. Raw control characters in strings are let pass: [`escaped`] makes them valid.
+/// A reader of one JSON value. Raw control characters in strings are let pass: [`read`] escapes them.
 #[derive(Debug, Clone)]
 pub(super) struct Scanner {
     /// Whether what is open is an object (or a list), from the outside in.

@@ -5,7 +5,7 @@ use super::constraint::Lark;
 use super::cursor::{Cursor, Until};
 use super::named::{LONGEST_NAME, checked};
 use super::sink::Sink;
-use super::{Dialect, Flow, Reason, Tools};
+use super::{Flow, Reason, Steps, Tools};
 
 pub(super) const OPENERS: &[&str] = &["[TOOL_CALLS]"];
 pub(super) const MARKERS: &[&str] = &["[ARGS]", "[CALL_ID]"];
@@ -37,7 +37,16 @@ impl Calls {
         self.place = Place::Arguments(Arguments::new());
         Ok(())
     }
+}
 
+pub(super) fn grammar_list(lark: &mut Lark<'_>) -> String {
+    let call = lark.objects("name", "arguments");
+    let open = lark.marker("[TOOL_CALLS]");
+    let list = lark.repeated(&call, "\", \"");
+    format!("{open} \"[\" {list} \"]\"")
+}
+
+impl Steps for Calls {
     fn step(&mut self, input: &mut Cursor, out: &mut Sink) -> Result<Option<Flow>, Reason> {
         match &mut self.place {
             Place::Start => {
@@ -48,7 +57,7 @@ impl Calls {
                     _ => Place::Name,
                 };
             }
-            Place::List(list) => return Ok(Some(list.advance(input, out))),
+            Place::List(list) => return list.step(input, out),
             Place::Name => match input.until(&["[ARGS]", "[CALL_ID]", "{"], LONGEST_NAME) {
                 Until::Found(name, 1) => self.place = Place::Id(name),
                 Until::Found(name, option) => {
@@ -78,25 +87,6 @@ impl Calls {
         }
         Ok(None)
     }
-}
-
-impl Dialect for Calls {
-    fn advance(&mut self, input: &mut Cursor, out: &mut Sink) -> Flow {
-        loop {
-            match self.step(input, out) {
-                Ok(None) => {}
-                Ok(Some(flow)) => return flow,
-                Err(reason) => return Flow::Bad(reason),
-            }
-        }
-    }
-}
-
-pub(super) fn grammar_list(lark: &mut Lark<'_>) -> String {
-    let call = lark.objects("name", "arguments");
-    let open = lark.marker("[TOOL_CALLS]");
-    let list = lark.repeated(&call, "\", \"");
-    format!("{open} \"[\" {list} \"]\"")
 }
 
 pub(super) fn grammar_args(lark: &mut Lark<'_>) -> String {

@@ -163,3 +163,27 @@ trait Dialect: Debug + Send + Sync {
     /// Reads on, as far as the text goes. At the end of the text it must not ask for more.
     fn advance(&mut self, input: &mut Cursor, out: &mut Sink) -> Flow;
 }
+
+/// A [`Dialect`] that reads step by step.
+trait Steps: Debug + Send + Sync {
+    /// One step; `None` to go on.
+    fn step(&mut self, input: &mut Cursor, out: &mut Sink) -> Result<Option<Flow>, Reason>;
+
+    /// Whether what is wrong did not have to be a call.
+    fn may_be_text(&self, _out: &Sink) -> bool {
+        false
+    }
+}
+
+impl<T: Steps> Dialect for T {
+    fn advance(&mut self, input: &mut Cursor, out: &mut Sink) -> Flow {
+        loop {
+            match self.step(input, out) {
+                Ok(None) => {}
+                Ok(Some(flow)) => return flow,
+                Err(_) if self.may_be_text(out) => return Flow::Text,
+                Err(reason) => return Flow::Bad(reason),
+            }
+        }
+    }
+}

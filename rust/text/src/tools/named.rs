@@ -3,7 +3,7 @@
 use super::call::Arguments;
 use super::cursor::{Cursor, Lookup, Until};
 use super::sink::Sink;
-use super::{Dialect, Flow, Reason};
+use super::{Flow, Reason, Steps};
 
 /// The longest name, with what stands beside it.
 pub(super) const LONGEST_NAME: usize = 256;
@@ -59,7 +59,15 @@ impl NamedCalls {
         self.place = Place::Arguments(Arguments::new());
         Ok(())
     }
+}
 
+/// A name, without the space around it.
+pub(super) fn checked(name: &str) -> Result<&str, Reason> {
+    let name = name.trim();
+    if name.is_empty() || name.contains(['\n', '<', '{']) { Err("the call has no name".into()) } else { Ok(name) }
+}
+
+impl Steps for NamedCalls {
     fn step(&mut self, input: &mut Cursor, out: &mut Sink) -> Result<Option<Flow>, Reason> {
         let spec = self.spec;
         match &mut self.place {
@@ -126,23 +134,5 @@ impl NamedCalls {
             }
         }
         Ok(None)
-    }
-}
-
-/// A name, without the space around it.
-pub(super) fn checked(name: &str) -> Result<&str, Reason> {
-    let name = name.trim();
-    if name.is_empty() || name.contains(['\n', '<', '{']) { Err("the call has no name".into()) } else { Ok(name) }
-}
-
-impl Dialect for NamedCalls {
-    fn advance(&mut self, input: &mut Cursor, out: &mut Sink) -> Flow {
-        loop {
-            match self.step(input, out) {
-                Ok(None) => {}
-                Ok(Some(flow)) => return flow,
-                Err(reason) => return Flow::Bad(reason),
-            }
-        }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::constraint::Lark;
 use super::cursor::{Cursor, Lookup};
 use super::sink::Sink;
-use super::{Dialect, Flow, Reason, Tools, json, python};
+use super::{Flow, Reason, Steps, Tools, json, python};
 
 pub(super) const OPENERS: &[&str] = &["<|python_start|>", "<|tool_call_start|>"];
 pub(super) const MARKERS: &[&str] = CLOSERS;
@@ -36,44 +36,6 @@ impl List {
     /// `guess`: it may be another list, so that only calls of declared tools count.
     pub fn new(tools: &Tools, guess: bool) -> Self {
         List { tools: tools.clone(), guess, place: Place::Start, from: 0, depth: 0, quote: None, escaped: false }
-    }
-
-    fn step(&mut self, input: &mut Cursor, out: &mut Sink) -> Result<Option<Flow>, Reason> {
-        if matches!(self.place, Place::Start | Place::After) {
-            input.skip_space();
-        }
-        if matches!(self.place, Place::After) {
-            return Ok(Some(if input.literal(CLOSERS) == Lookup::Wait { Flow::More } else { Flow::Done }));
-        }
-        let Some(c) = input.peek() else {
-            return if input.ended { Err("the list of calls breaks off".into()) } else { Ok(Some(Flow::More)) };
-        };
-        let before = input.at;
-        match self.place {
-            Place::Start if c != '[' => return Err("no list of calls follows".into()),
-            Place::Start => {
-                self.from = before;
-                self.place = Place::Head;
-            }
-            Place::Head if c == '(' => {
-                let name = input.slice(self.from + 1, before).trim();
-                if self.guess && self.tools.find(name).is_none() {
-                    return Err("no such tool is declared".into());
-                }
-                self.place = Place::Inside;
-            }
-            Place::Head if !(c.is_alphanumeric() || c.is_whitespace() || matches!(c, '_' | '.' | '-')) => {
-                return Err("the list has something that is no call".into());
-            }
-            _ => {}
-        }
-        self.track(c)?;
-        input.at += c.len_utf8();
-        if self.depth == 0 {
-            self.emit(input.slice(self.from, input.at), out)?;
-            self.place = Place::After;
-        }
-        Ok(None)
     }
 
     /// Follows strings and brackets.
@@ -129,16 +91,47 @@ impl List {
     }
 }
 
-impl Dialect for List {
-    fn advance(&mut self, input: &mut Cursor, out: &mut Sink) -> Flow {
-        loop {
-            match self.step(input, out) {
-                Ok(None) => {}
-                Ok(Some(flow)) => return flow,
-                Err(_) if self.guess && matches!(self.place, Place::Start | Place::Head) => return Flow::Text,
-                Err(reason) => return Flow::Bad(reason),
-            }
+impl Steps for List {
+    fn step(&mut self, input: &mut Cursor, out: &mut Sink) -> Result<Option<Flow>, Reason> {
+        if matches!(self.place, Place::Start | Place::After) {
+            input.skip_space();
         }
+        if matches!(self.place, Place::After) {
+            return Ok(Some(if input.literal(CLOSERS) == Lookup::Wait { Flow::More } else { Flow::Done }));
+        }
+        let Some(c) = input.peek() else {
+            return if input.ended { Err("the list of calls breaks off".into()) } else { Ok(Some(Flow::More)) };
+        };
+        let before = input.at;
+        match self.place {
+            Place::Start if c != '[' => return Err("no list of calls follows".into()),
+            Place::Start => {
+                self.from = before;
+                self.place = Place::Head;
+            }
+            Place::Head if c == '(' => {
+                let name = input.slice(self.from + 1, before).trim();
+                if self.guess && self.tools.find(name).is_none() {
+                    return Err("no such tool is declared".into());
+                }
+                self.place = Place::Inside;
+            }
+            Place::Head if !(c.is_alphanumeric() || c.is_whitespace() || matches!(c, '_' | '.' | '-')) => {
+                return Err("the list has something that is no call".into());
+            }
+            _ => {}
+        }
+        self.track(c)?;
+        input.at += c.len_utf8();
+        if self.depth == 0 {
+            self.emit(input.slice(self.from, input.at), out)?;
+            self.place = Place::After;
+        }
+        Ok(None)
+    }
+
+    fn may_be_text(&self, _out: &Sink) -> bool {
+        self.guess && matches!(self.place, Place::Start | Place::Head)
     }
 }
 

@@ -5,7 +5,7 @@ use super::cursor::{Cursor, Lookup, Until};
 use super::named::{LONGEST_NAME, checked};
 use super::sink::Sink;
 use super::tagged::Arguments;
-use super::{Dialect, Flow, Reason, Tools};
+use super::{Flow, Reason, Steps, Tools};
 
 pub(super) const OPENERS: &[&str] = &["<tool_call>", "<function="];
 pub(super) const MARKERS: &[&str] = &["</tool_call>", "</function>", "<parameter=", "</parameter>"];
@@ -34,7 +34,19 @@ impl Call {
         let place = if opener == 0 { Place::Start } else { Place::Name };
         Call { tools: tools.clone(), place, name: String::new(), arguments: Arguments::default() }
     }
+}
 
+pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
+    let (open, close) = (lark.marker("<tool_call>"), lark.marker("</tool_call>"));
+    let call = lark.each_with_properties(|lark, number, tool, properties| {
+        let parameters = lark.texts(number, properties, |name| format!("<parameter={name}>\n"), "\n</parameter>\n");
+        let function = Lark::text(&format!("\n<function={}>\n", tool.name));
+        format!("{open} {function} {parameters} \"</function>\\n\" {close}")
+    });
+    lark.repeated(&call, "\"\\n\"")
+}
+
+impl Steps for Call {
     fn step(&mut self, input: &mut Cursor, out: &mut Sink) -> Result<Option<Flow>, Reason> {
         if matches!(self.place, Place::Start | Place::Inside | Place::After) {
             input.skip_space();
@@ -82,26 +94,4 @@ impl Call {
         }
         Ok(None)
     }
-}
-
-impl Dialect for Call {
-    fn advance(&mut self, input: &mut Cursor, out: &mut Sink) -> Flow {
-        loop {
-            match self.step(input, out) {
-                Ok(None) => {}
-                Ok(Some(flow)) => return flow,
-                Err(reason) => return Flow::Bad(reason),
-            }
-        }
-    }
-}
-
-pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
-    let (open, close) = (lark.marker("<tool_call>"), lark.marker("</tool_call>"));
-    let call = lark.each_with_properties(|lark, number, tool, properties| {
-        let parameters = lark.texts(number, properties, |name| format!("<parameter={name}>\n"), "\n</parameter>\n");
-        let function = Lark::text(&format!("\n<function={}>\n", tool.name));
-        format!("{open} {function} {parameters} \"</function>\\n\" {close}")
-    });
-    lark.repeated(&call, "\"\\n\"")
 }

@@ -340,15 +340,31 @@ fn parts_of_arguments_come_early() {
 
 #[test]
 fn hostile_output_costs_little() {
-    let long = 1 << 20;
+    let long = 1 << 18;
     for format in Format::ALL {
         let openers: Vec<&str> = format.openers().iter().copied().chain(["[", "{", "<", "", "<think>", "[add("]).collect();
         for opener in openers {
-            for filling in
-                ["[", "{\"a\":", " ", "<", "\"", "a", "<tool_call>", "{\"name\": \"add\", \"arguments\": {\"", "\\", "(", "\n", "<|"]
-            {
-                let text = format!("{opener}{}", filling.repeat(long / 8 / filling.len()));
+            for filling in [
+                "[",
+                "{\"a\":",
+                " ",
+                "<",
+                "\"",
+                "a",
+                "<tool_call>",
+                "{\"name\": \"add\", \"arguments\": {\"",
+                "\\",
+                "(",
+                "\n",
+                "<|",
+                "<|start|>",
+                "<｜tool▁call▁begin｜>",
+            ] {
+                let text = format!("{opener}{}", filling.repeat(long / 2 / filling.len()));
+                let start = std::time::Instant::now();
                 let whole = parse(&options(format), [text.as_str()]);
+                // Some ten milliseconds; what is quadratic takes ten seconds.
+                assert!(start.elapsed().as_secs() < 4, "{format:?} {opener} {filling}");
                 assert!(whole.content.len() + whole.reasoning.len() <= text.len());
             }
         }
@@ -356,7 +372,7 @@ fn hostile_output_costs_little() {
         for filling in
             ["<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": \"", "  ", "<", "<tool_call>add<arg_key>a</arg_key><arg_value>"]
         {
-            let text = filling.repeat(long / 16 / filling.len());
+            let text = filling.repeat(long / 4 / filling.len());
             parse(&options(format), characters(&text));
         }
     }
