@@ -15,6 +15,7 @@
 //! compilation left, also where a limit counts states.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod cache;
 mod compiler;
 mod constraint;
@@ -26,6 +27,7 @@ mod schema;
 mod source;
 mod vocabulary;
 
+pub use answer::{Alternative, Answer, Reasoning};
 pub use compiler::{Compiler, Grammar};
 pub use error::GrammarError;
 pub use gbnf::to_lark as gbnf_to_lark;

@@ -85,29 +85,53 @@ impl TokenizerEnv for Tokens {
 
 impl Tokens {
     fn text(&self, text: &str) -> Vec<u32> {
-        if text.is_empty() {
-            return Vec::new();
-        }
-        let options = EncodeOptions { add_special: false, parse_special: false };
-        let encode = |text: &str| self.tokenizer.encode(text, options).unwrap_or_default();
-        let plain = encode(text);
-        if self.stands_for(&plain, text) {
-            return plain;
-        }
-        let marked = encode(&format!("{SENTINEL}{text}"));
-        let start = (0..marked.len().min(3)).find(|&start| self.stands_for(&marked[start..], text));
-        start.map_or_else(|| self.trie.greedy_tokenize(text.as_bytes()), |start| marked[start..].to_vec())
+        within(&self.tokenizer, text).unwrap_or_else(|| self.trie.greedy_tokenize(text.as_bytes()))
     }
+}
 
-    /// Whether the bytes of `ids` are those of `text`.
-    fn stands_for(&self, ids: &[u32], text: &str) -> bool {
-        let mut rest = text.as_bytes();
-        for &id in ids {
-            match self.tokenizer.token_bytes(id).and_then(|bytes| rest.strip_prefix(bytes)) {
-                Some(after) => rest = after,
-                None => return false,
-            }
-        }
-        rest.is_empty()
+/// The ids of a marker within a text: its own token, or as the model would write it.
+pub fn ids(tokenizer: &Tokenizer, marker: &str) -> Vec<u32> {
+    if let Some(id) = tokenizer.control_id(marker) {
+        return vec![id];
     }
+    let longest = |rest: &[u8]| {
+        let fits = |id: &u32| tokenizer.token_bytes(*id).is_some_and(|bytes| !bytes.is_empty() && rest.starts_with(bytes));
+        (0..tokenizer.vocab_size() as u32).filter(fits).max_by_key(|id| tokenizer.token_bytes(*id).map(<[u8]>::len))
+    };
+    within(tokenizer, marker).unwrap_or_else(|| {
+        let (mut rest, mut ids) = (marker.as_bytes(), Vec::new());
+        while let Some(id) = longest(rest) {
+            rest = &rest[tokenizer.token_bytes(id).map_or(rest.len(), <[u8]>::len)..];
+            ids.push(id);
+        }
+        ids
+    })
+}
+
+/// The ids of a text within another one, if the tokenizer has them.
+fn within(tokenizer: &Tokenizer, text: &str) -> Option<Vec<u32>> {
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    let options = EncodeOptions { add_special: false, parse_special: false };
+    let encode = |text: &str| tokenizer.encode(text, options).unwrap_or_default();
+    let plain = encode(text);
+    if stands_for(tokenizer, &plain, text) {
+        return Some(plain);
+    }
+    let marked = encode(&format!("{SENTINEL}{text}"));
+    let start = (0..marked.len().min(3)).find(|&start| stands_for(tokenizer, &marked[start..], text));
+    start.map(|start| marked[start..].to_vec())
+}
+
+/// Whether the bytes of `ids` are those of `text`.
+fn stands_for(tokenizer: &Tokenizer, ids: &[u32], text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    for &id in ids {
+        match tokenizer.token_bytes(id).and_then(|bytes| rest.strip_prefix(bytes)) {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+    rest.is_empty()
 }

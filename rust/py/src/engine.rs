@@ -102,7 +102,7 @@ impl Engine {
             timeout: sampling.timeout,
             priority: sampling.priority,
             end_of_generation: Arc::clone(&self.end_of_generation),
-            constraint: grammar.map(|grammar| py.detach(|| grammar.inner.constraint())),
+            constraint: grammar.map(|grammar| py.detach(|| grammar.constraint())),
             skip_ahead,
             notify: waker.map(Waker::notify),
         };

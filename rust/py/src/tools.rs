@@ -1,8 +1,9 @@
 //! `OutputParser`: the text of an answer to content, reasoning and calls.
 use crate::errors::{self, OrRaise};
+use crate::grammar::{Grammar, Grammars};
 use crate::json;
 use crate::tokenizer::Tokenizer;
-use fastllm_text::tools::{Choice, Constraint, Event, Format, Options, Parser, Reasoning, Tools};
+use fastllm_text::tools::{Answer, AnswerError, Choice, Constraint, Event, Format, Options, Parser, Reasoning, Tools};
 use pyo3::prelude::*;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,13 +95,45 @@ impl OutputParser {
         parts(self.parser.lock().unwrap_or_else(PoisonError::into_inner).finish())
     }
 
-    /// A grammar in Lark that makes the model call the tool of this name, or any; `None` where the format has no calls.
-    fn constraint(&self, name: Option<&str>, parallel: bool) -> Option<String> {
+    /// Whether the answer follows a grammar: see `grammar`.
+    fn constrained(&self, choice: &str, name: Option<&str>, parallel: bool, form: bool, budget: bool, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.answer(choice, name, parallel, form, budget).map_err(|error| errors::parameter(py, error.to_string()))?.is_some())
+    }
+
+    /// What the answer must follow; `None`: nothing. `choice`: "auto", "required", or "named" with the name of a tool; `form`: what
+    /// content must be; `budget`: most tokens of reasoning.
+    #[expect(clippy::too_many_arguments, reason = "keywords of one Python function")]
+    fn grammar(
+        &self,
+        grammars: &Grammars,
+        choice: &str,
+        name: Option<&str>,
+        parallel: bool,
+        form: Option<&Grammar>,
+        budget: Option<usize>,
+        py: Python<'_>,
+    ) -> PyResult<Option<Grammar>> {
+        let form = form.map(|form| form.form().ok_or_else(|| errors::internal(py, "an answer is no form".to_owned()))).transpose()?;
+        let answer = self.answer(choice, name, parallel, form.is_some(), budget.is_some());
+        let Some(answer) = answer.map_err(|error| errors::parameter(py, error.to_string()))? else { return Ok(None) };
+        let compiled = py.detach(|| grammars.answer(answer, form.as_ref(), budget)).or_raise(py)?;
+        Ok(Some(Grammar::of_answer(compiled)))
+    }
+}
+
+impl OutputParser {
+    fn answer(&self, choice: &str, name: Option<&str>, parallel: bool, form: bool, budget: bool) -> Result<Option<Answer>, AnswerError> {
         let Options { format, tools, reasoning, inside_reasoning } = &self.options;
-        format.constraint(&Constraint {
+        format.answer(&Constraint {
             tools,
-            choice: name.map_or(Choice::Required, Choice::Named),
+            choice: match (choice, name) {
+                (_, Some(name)) => Choice::Named(name),
+                ("required", None) => Choice::Required,
+                _ => Choice::Auto,
+            },
             parallel,
+            form,
+            budget,
             reasoning: *reasoning,
             inside_reasoning: *inside_reasoning,
             control: &|text| self.tokenizer.control_id(text),

@@ -16,7 +16,7 @@ pub(super) fn shape(opener: usize) -> Shape {
 
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
     let call = lark.objects_after("{\"tool_call_id\": \"", "/[0-9]{1,3}/", "\", ", "tool_name", "parameters");
-    let (open, close) = (lark.marker("<|START_ACTION|>"), lark.marker("<|END_ACTION|>"));
+    let (open, close) = (lark.open("<|START_ACTION|>"), lark.marker("<|END_ACTION|>"));
     let list = lark.repeated(&call, "\",\\n    \"");
     format!("{open} \"[\\n    \" {list} \"\\n]\" {close}")
 }
@@ -24,5 +24,6 @@ pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
 pub(super) fn grammar_plus(lark: &mut Lark<'_>) -> String {
     let call = lark.objects("tool_name", "parameters");
     let list = lark.repeated(&call, "\",\\n    \"");
-    format!("\"Action:\\n```json\\n[\\n    \" {list} \"\\n]```\"")
+    let open = lark.open("Action:\n```json\n[");
+    format!("{open} \"\\n    \" {list} \"\\n]```\"")
 }

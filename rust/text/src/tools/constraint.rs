@@ -3,19 +3,21 @@
 
 use serde_json::{Map, Value, json};
 
-use super::format::Reasoning;
+use super::format::{Format, Reasoning};
 use super::{Tool, Tools, json};
 
-/// Which tool must be called.
+/// Whether a tool must be called, and which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice<'a> {
+    /// The model decides.
+    Auto,
     /// Any of them.
     Required,
     /// This one.
     Named(&'a str),
 }
 
-/// What a grammar shall allow.
+/// What an answer shall be.
 #[derive(Clone, Copy)]
 pub struct Constraint<'a> {
     /// The declared tools.
@@ -24,7 +26,11 @@ pub struct Constraint<'a> {
     pub choice: Choice<'a>,
     /// Whether there may be several calls.
     pub parallel: bool,
-    /// The markers of reasoning, which may come before the call.
+    /// Whether content must have a form, which is no matter of this crate.
+    pub form: bool,
+    /// Whether reasoning is limited.
+    pub budget: bool,
+    /// The markers of reasoning, which may come first.
     pub reasoning: Option<Reasoning>,
     /// Whether the prompt has opened the reasoning already.
     pub inside_reasoning: bool,
@@ -43,17 +49,38 @@ pub(super) struct Property {
 pub(super) struct Lark<'a> {
     constraint: &'a Constraint<'a>,
     tools: Vec<&'a Tool>,
+    /// Whether there is text around the calls, and only those of strict tools follow the schema.
+    among_text: bool,
+    /// What begins calls, where it is left to the rule of the text before them.
+    opener: Option<String>,
     rules: String,
 }
 
 impl<'a> Lark<'a> {
-    /// `None` where no tool can be called.
+    /// Of calls alone, each of which follows the schema of its tool. `None` where no tool can be called.
     pub fn new(constraint: &'a Constraint<'a>) -> Option<Self> {
         let tools: Vec<&Tool> = match constraint.choice {
-            Choice::Required => constraint.tools.all().iter().collect(),
+            Choice::Auto | Choice::Required => constraint.tools.all().iter().collect(),
             Choice::Named(name) => constraint.tools.find(name).into_iter().collect(),
         };
-        (!tools.is_empty()).then_some(Lark { constraint, tools, rules: String::new() })
+        (!tools.is_empty()).then_some(Lark { constraint, tools, among_text: false, opener: None, rules: String::new() })
+    }
+
+    /// Of text with calls in it. Those of tools that are not strict may have any arguments.
+    pub fn among_text(constraint: &'a Constraint<'a>) -> Self {
+        Lark { constraint, tools: constraint.tools.all().iter().collect(), among_text: true, opener: None, rules: String::new() }
+    }
+
+    pub fn has_tools(&self) -> bool {
+        !self.tools.is_empty()
+    }
+
+    pub fn has_budget(&self) -> bool {
+        self.constraint.budget
+    }
+
+    pub fn is_loose(&self, tool: &Tool) -> bool {
+        self.among_text && !tool.strict
     }
 
     /// A text as it stands.
@@ -73,6 +100,15 @@ impl<'a> Lark<'a> {
         if plain { marker.to_owned() } else { format!("<[{id}]>") }
     }
 
+    /// The marker that begins calls.
+    pub fn open(&mut self, marker: &str) -> String {
+        if !self.among_text {
+            return self.marker(marker);
+        }
+        self.opener = Some(marker.to_owned());
+        String::new()
+    }
+
     pub fn rule(&mut self, name: &str, body: &str) {
         self.rules.extend([name, ": ", body.trim(), "\n"]);
     }
@@ -86,7 +122,8 @@ impl<'a> Lark<'a> {
     /// A rule for a call of one of the tools: what `call` makes of a name and of the rule for its arguments.
     pub fn each(&mut self, mut call: impl FnMut(&mut Self, &str, &str) -> String) -> String {
         for (number, tool) in self.tools.clone().into_iter().enumerate() {
-            let arguments = self.schema(&format!("arguments_{number}"), &object_schema(tool));
+            let schema = if self.is_loose(tool) { json!({"type": "object"}) } else { object_schema(tool) };
+            let arguments = self.schema(&format!("arguments_{number}"), &schema);
             let body = call(self, &tool.name, &arguments);
             self.rule(&format!("call_{number}"), &body);
         }
@@ -96,7 +133,8 @@ impl<'a> Lark<'a> {
     /// As [`Lark::each`], argument by argument.
     pub fn each_with_properties(&mut self, mut call: impl FnMut(&mut Self, usize, &Tool, &[Property]) -> String) -> String {
         for (number, tool) in self.tools.clone().into_iter().enumerate() {
-            let body = call(self, number, tool, &properties(tool));
+            let properties = if self.is_loose(tool) { Vec::new() } else { properties(tool) };
+            let body = call(self, number, tool, &properties);
             self.rule(&format!("call_{number}"), &body);
         }
         self.any_call()
@@ -131,8 +169,21 @@ impl<'a> Lark<'a> {
         if self.constraint.parallel { format!("{rule} ({separator} {rule})*") } else { rule.to_owned() }
     }
 
+    /// As [`Lark::repeated`], of calls that begin with the opening marker: in text, the rule of the text repeats them.
+    pub fn row(&mut self, rule: &str, separator: &str) -> String {
+        if self.among_text { rule.to_owned() } else { self.repeated(rule, separator) }
+    }
+
     /// Arguments as bare texts: `open(name)`, the value, `close`.
-    pub fn texts(&mut self, tool: usize, properties: &[Property], open: impl Fn(&str) -> String, close: &str) -> String {
+    pub fn texts(&mut self, number: usize, tool: &Tool, properties: &[Property], open: impl Fn(&str) -> String, close: &str) -> String {
+        if self.is_loose(tool) {
+            let (rule, name) = (format!("p_{number}"), open("\0"));
+            let (before, after) = name.split_once('\0').unwrap_or_default();
+            self.rule(&format!("v_{number}[lazy]"), &format!("/(?s:.*){}/", pattern(close)));
+            self.rule(&rule, &format!("{} /[^<>\\n]{{1,256}}/ {} v_{number}", Self::text(before), Self::text(after)));
+            return format!("{rule}*");
+        }
+        let tool = number;
         let mut all = Vec::with_capacity(properties.len());
         for (number, property) in properties.iter().enumerate() {
             let (rule, value) = (format!("p_{tool}_{number}"), format!("v_{tool}_{number}"));
@@ -164,16 +215,43 @@ impl<'a> Lark<'a> {
         }
     }
 
-    /// The grammar, whose output is `calls`, with reasoning before them.
-    pub fn finish(mut self, calls: &str) -> String {
-        let Some(Reasoning { open, close }) = self.constraint.reasoning else { return self.text_of(calls) };
-        self.through("thought", close);
-        self.rule("space", "/[ \\n]{0,4}/");
-        if self.constraint.inside_reasoning {
-            return self.text_of(&format!("thought space {calls}"));
+    /// A terminal of text in which nothing begins a call, and at whose beginning nothing does that only counts there.
+    fn plain_text(&mut self, name: &str, format: Format) {
+        let mut body = "/(?s:.*)/".to_owned();
+        for opener in format.openers().iter().filter(|opener| !self.is_control(opener)) {
+            // The word "Action:" alone is text.
+            let rest = if *opener == "Action:" { "\\s*(```(json)?)?\\s*[\\[{]" } else { "" };
+            body += &format!(" & ~/(?s:.*){}{rest}(?s:.*)/", pattern(opener));
         }
-        let open = self.marker(open);
-        self.text_of(&format!("[{open} thought space] {calls}"))
+        match format {
+            Format::Llama3 => body += " & ~/\\s*\\{(?s:.*)/",
+            Format::Pythonic => {
+                let names: Vec<String> = self.tools.iter().map(|tool| pattern(&tool.name)).collect();
+                body += &format!(" & ~/\\s*\\[\\s*({})\\s*\\((?s:.*)/", names.join("|"));
+            }
+            _ => {}
+        }
+        self.rule(name, &body);
+    }
+
+    /// The grammar of text with calls, each of which is `calls` after its opener.
+    pub fn finish_among_text(mut self, format: Format, calls: &str) -> String {
+        self.plain_text("TEXT", format);
+        let mut items = Vec::new();
+        if let Some(opener) = self.opener.take() {
+            if self.is_control(&opener) {
+                items.push(format!("TEXT {} {calls}", self.marker(&opener)));
+            } else {
+                self.rule("before[lazy]", &format!("TEXT {}", Self::text(&opener)));
+                items.push(format!("before {calls}"));
+            }
+        }
+        items.extend(format.silent().iter().filter(|m| self.is_control(m)).map(|m| format!("TEXT {}", self.marker(m))));
+        if items.is_empty() {
+            return self.text_of("TEXT");
+        }
+        self.rule("item", &items.join(" | "));
+        self.text_of("item* TEXT")
     }
 
     /// The grammar, whose output is `start`.

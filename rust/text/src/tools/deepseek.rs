@@ -20,9 +20,9 @@ pub(super) fn calls(opener: usize) -> NamedCalls {
 }
 
 pub(super) fn grammar(lark: &mut Lark<'_>, fenced: bool) -> String {
-    let [open, begin, separator, end, close] =
-        ["<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"]
-            .map(|marker| lark.marker(marker));
+    let open = lark.open("<｜tool▁calls▁begin｜>");
+    let [begin, separator, end, close] =
+        ["<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"].map(|marker| lark.marker(marker));
     let call = lark.each(|_, name, arguments| {
         if fenced {
             let line = Lark::text(&format!("{name}\n```json\n"));

@@ -224,27 +224,55 @@ impl Format {
 
     /// A grammar, in the Lark dialect of llguidance, that makes the model call the declared tools as it was taught. `None` for
     /// `Plain`, which has no way to write a call, and where no tool is chosen.
-    pub fn constraint(self, constraint: &Constraint<'_>) -> Option<String> {
+    pub(super) fn calls(self, constraint: &Constraint<'_>) -> Option<String> {
         let mut lark = Lark::new(constraint)?;
+        if self == Harmony {
+            return Some(harmony::grammar(lark));
+        }
+        let calls = self.rules_of_calls(&mut lark)?;
+        Some(lark.text_of(&calls))
+    }
+
+    /// As [`Format::calls`], without the opening marker that calls have elsewhere; only calls of strict tools follow their schema.
+    pub(super) fn bare_calls(self, constraint: &Constraint<'_>) -> Option<String> {
+        let mut lark = Lark::among_text(constraint);
         let calls = match self {
-            Plain => return None,
-            Hermes => hermes::grammar(&mut lark),
             Llama3 => llama3::grammar(&mut lark),
-            Pythonic => pythonic::grammar(&mut lark),
-            Mistral => mistral::grammar_list(&mut lark),
-            MistralArgs => mistral::grammar_args(&mut lark),
-            DeepSeek => deepseek::grammar(&mut lark, true),
-            DeepSeekV31 => deepseek::grammar(&mut lark, false),
-            Harmony => return Some(harmony::grammar(lark)),
-            Qwen3Coder => qwen3_coder::grammar(&mut lark),
-            CommandR => command_r::grammar(&mut lark),
-            CommandRPlus => command_r::grammar_plus(&mut lark),
-            Granite => granite::grammar(&mut lark),
-            Nemotron => nemotron::grammar(&mut lark),
-            Glm4 => glm4::grammar(&mut lark),
-            KimiK2 => kimi_k2::grammar(&mut lark),
+            Pythonic => pythonic::grammar_bare(&mut lark),
+            _ => return None,
         };
-        Some(lark.finish(&calls))
+        Some(lark.text_of(&calls))
+    }
+
+    /// A grammar for text in which calls of strict tools follow their schema. `None` for `Plain`.
+    pub(super) fn among_text(self, constraint: &Constraint<'_>) -> Option<String> {
+        let mut lark = Lark::among_text(constraint);
+        if self == Harmony {
+            return Some(harmony::among_text(lark));
+        }
+        let calls = self.rules_of_calls(&mut lark)?;
+        Some(lark.finish_among_text(self, &calls))
+    }
+
+    fn rules_of_calls(self, lark: &mut Lark<'_>) -> Option<String> {
+        let calls = match self {
+            Plain | Harmony => return None,
+            Hermes => hermes::grammar(lark),
+            Llama3 => llama3::grammar_tagged(lark),
+            Pythonic => pythonic::grammar(lark),
+            Mistral => mistral::grammar_list(lark),
+            MistralArgs => mistral::grammar_args(lark),
+            DeepSeek => deepseek::grammar(lark, true),
+            DeepSeekV31 => deepseek::grammar(lark, false),
+            Qwen3Coder => qwen3_coder::grammar(lark),
+            CommandR => command_r::grammar(lark),
+            CommandRPlus => command_r::grammar_plus(lark),
+            Granite => granite::grammar(lark),
+            Nemotron => nemotron::grammar(lark),
+            Glm4 => glm4::grammar(lark),
+            KimiK2 => kimi_k2::grammar(lark),
+        };
+        Some(calls)
     }
 }
 

@@ -35,13 +35,13 @@ impl Call {
 }
 
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
-    let [open, close] = ["<tool_call>", "</tool_call>"].map(|marker| lark.marker(marker));
+    let (open, close) = (lark.open("<tool_call>"), lark.marker("</tool_call>"));
     let call = lark.each_with_properties(|lark, number, tool, properties| {
         let key = |name: &str| format!("<arg_key>{name}</arg_key>\n<arg_value>");
-        let arguments = lark.texts(number, properties, key, "</arg_value>\n");
+        let arguments = lark.texts(number, tool, properties, key, "</arg_value>\n");
         format!("{open} {} {arguments} {close}", Lark::text(&format!("{}\n", tool.name)))
     });
-    lark.repeated(&call, "\"\\n\"")
+    lark.row(&call, "\"\\n\"")
 }
 
 impl Steps for Call {

@@ -9,7 +9,7 @@ pub(super) const SHAPE: Shape = Shape { before: &[], after: &["<|/tool_call|>", 
 
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
     let call = lark.objects("name", "arguments");
-    let open = lark.marker("<|tool_call|>");
+    let open = lark.open("<|tool_call|>");
     let list = lark.repeated(&call, "\", \"");
     format!("{open} \"[\" {list} \"]\"")
 }

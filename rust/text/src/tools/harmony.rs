@@ -4,6 +4,7 @@
 use super::call::Arguments;
 use super::constraint::Lark;
 use super::cursor::{Cursor, Lookup, Next, Until};
+use super::format::Reasoning;
 use super::named::{LONGEST_NAME, checked};
 use super::sink::Sink;
 use super::{Dialect, Flow, Reason, Tools};
@@ -162,14 +163,54 @@ impl Dialect for Messages {
     }
 }
 
-pub(super) fn grammar(mut lark: Lark<'_>) -> String {
-    let [start, channel, message, constrain, call_end] =
-        ["<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"].map(|marker| lark.marker(marker));
-    let call = lark.each(|_, name, arguments| {
+/// What begins the reasoning, and ends it.
+pub(super) const REASONING: Reasoning = Reasoning { open: "<|channel|>analysis<|message|>", close: "<|end|>" };
+
+/// A grammar for a message of reasoning and the beginning of the next one.
+pub(super) fn thought(mut lark: Lark<'_>) -> String {
+    lark.through("through", "<|end|>");
+    let analysis = message(&lark, "analysis");
+    lark.text_of(&analysis)
+}
+
+/// The header of the answer.
+pub(super) fn answer(lark: Lark<'_>) -> String {
+    let [channel, message] = ["<|channel|>", "<|message|>"].map(|marker| lark.marker(marker));
+    lark.text_of(&format!("{channel} \"final\" {message}"))
+}
+
+/// A message in a channel, whose text is the rule `through`, and the beginning of the next one.
+fn message(lark: &Lark<'_>, name: &str) -> String {
+    let [start, channel, message] = ["<|start|>", "<|channel|>", "<|message|>"].map(|marker| lark.marker(marker));
+    format!("{channel} \"{name}\" {message} through {start} \"assistant\"")
+}
+
+/// A grammar for the messages after the reasoning: what is said before, and a call or the answer. Where reasoning is not limited it may
+/// go on between them.
+pub(super) fn among_text(mut lark: Lark<'_>) -> String {
+    lark.through("through", "<|end|>");
+    let channels = if lark.has_budget() { &["commentary"][..] } else { &["commentary", "analysis"] };
+    let before: Vec<String> = channels.iter().map(|channel| message(&lark, channel)).collect();
+    let [channel, message] = ["<|channel|>", "<|message|>"].map(|marker| lark.marker(marker));
+    lark.rule("final", &format!("{channel} \"final\" {message} /(?s:.*)/"));
+    let mut last = vec!["final".to_owned()];
+    if lark.has_tools() {
+        last.push(calls(&mut lark));
+    }
+    lark.text_of(&format!("({})* ({})", before.join(" | "), last.join(" | ")))
+}
+
+/// A rule for a call.
+fn calls(lark: &mut Lark<'_>) -> String {
+    let [channel, message, constrain, call_end] =
+        ["<|channel|>", "<|message|>", "<|constrain|>", "<|call|>"].map(|marker| lark.marker(marker));
+    lark.each(|_, name, arguments| {
         let header = Lark::text(&format!("commentary to=functions.{name} "));
         format!("{channel} {header} {constrain} \"json\" {message} {arguments} {call_end}")
-    });
-    lark.through("thought", "<|end|>");
-    lark.rule("analysis", &format!("{channel} \"analysis\" {message} thought {start} \"assistant\""));
-    lark.text_of(&format!("[analysis] {call}"))
+    })
+}
+
+pub(super) fn grammar(mut lark: Lark<'_>) -> String {
+    let call = calls(&mut lark);
+    lark.text_of(&call)
 }

@@ -9,7 +9,7 @@ pub(super) const SHAPE: Shape = Shape { before: &[], after: &["</tool_call>"], b
 
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
     let call = lark.objects("name", "arguments");
-    let (open, close) = (lark.marker("<tool_call>"), lark.marker("</tool_call>"));
+    let (open, close) = (lark.open("<tool_call>"), lark.marker("</tool_call>"));
     lark.rule("tagged", &format!("{open} \"\\n\" {call} \"\\n\" {close}"));
-    lark.repeated("tagged", "\"\\n\"")
+    lark.row("tagged", "\"\\n\"")
 }

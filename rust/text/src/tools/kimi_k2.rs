@@ -29,8 +29,8 @@ pub(super) fn calls(opener: usize) -> NamedCalls {
 }
 
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
-    let [open, begin, separator, end, close] = [
-        "<|tool_calls_section_begin|>",
+    let open = lark.open("<|tool_calls_section_begin|>");
+    let [begin, separator, end, close] = [
         "<|tool_call_begin|>",
         "<|tool_call_argument_begin|>",
         "<|tool_call_end|>",

@@ -13,3 +13,11 @@ pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
     let call = lark.objects("name", "parameters");
     lark.repeated(&call, "\"; \"")
 }
+
+pub(super) fn grammar_tagged(lark: &mut Lark<'_>) -> String {
+    // Where it is no token, a call must be all of the answer.
+    if lark.is_control(OPENERS[0]) {
+        lark.open(OPENERS[0]);
+    }
+    grammar(lark)
+}

@@ -41,7 +41,7 @@ impl Calls {
 
 pub(super) fn grammar_list(lark: &mut Lark<'_>) -> String {
     let call = lark.objects("name", "arguments");
-    let open = lark.marker("[TOOL_CALLS]");
+    let open = lark.open("[TOOL_CALLS]");
     let list = lark.repeated(&call, "\", \"");
     format!("{open} \"[\" {list} \"]\"")
 }
@@ -90,8 +90,8 @@ impl Steps for Calls {
 }
 
 pub(super) fn grammar_args(lark: &mut Lark<'_>) -> String {
-    let (open, args) = (lark.marker("[TOOL_CALLS]"), lark.marker("[ARGS]"));
+    let (open, args) = (lark.open("[TOOL_CALLS]"), lark.marker("[ARGS]"));
     let id = if lark.is_control("[CALL_ID]") { format!("[{} /[a-zA-Z0-9]{{9}}/] ", lark.marker("[CALL_ID]")) } else { String::new() };
     let call = lark.each(|_, name, arguments| format!("{open} {} {id}{args} {arguments}", Lark::text(name)));
-    lark.repeated(&call, "")
+    lark.row(&call, "")
 }

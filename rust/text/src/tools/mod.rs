@@ -8,6 +8,7 @@
 //! Knows text only: no vocabulary, no template. The text is untrusted: time is linear in it, nesting is bounded, memory is that of the
 //! part which is being read.
 
+mod answer;
 mod call;
 mod command_r;
 mod constraint;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use answer::{Alternative, Answer, AnswerError, Thought};
 pub use constraint::{Choice, Constraint};
 pub use format::{Format, Reasoning};
 pub use parser::{Options, Parser};
@@ -94,6 +96,8 @@ pub struct Tool {
     pub name: String,
     /// The JSON schema of its arguments, an object; null where nothing is said about them.
     pub parameters: Value,
+    /// Whether calls must follow the schema where it can be made so.
+    pub strict: bool,
 }
 
 /// A declaration that is none.
@@ -129,7 +133,12 @@ impl Tools {
             if all.iter().any(|other| other.name == name) {
                 return Err(wrong(&format!("has the name {name:?}, as one before it")));
             }
-            all.push(Tool { name: name.to_owned(), parameters: parameters.clone() });
+            let strict = match function.get("strict") {
+                None | Some(Value::Null) => false,
+                Some(Value::Bool(strict)) => *strict,
+                Some(_) => return Err(wrong("has a \"strict\" that is no boolean")),
+            };
+            all.push(Tool { name: name.to_owned(), parameters: parameters.clone(), strict });
         }
         Ok(Tools(all.into()))
     }

@@ -9,7 +9,7 @@ pub(super) const SHAPE: Shape = Shape { before: &[], after: &["</TOOLCALL>"], be
 
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
     let call = lark.objects("name", "arguments");
-    let (open, close) = (lark.marker("<TOOLCALL>"), lark.marker("</TOOLCALL>"));
+    let (open, close) = (lark.open("<TOOLCALL>"), lark.marker("</TOOLCALL>"));
     let list = lark.repeated(&call, "\", \"");
     format!("{open} \"[\" {list} \"]\" {close}")
 }

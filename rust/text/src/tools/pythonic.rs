@@ -135,10 +135,31 @@ impl Steps for List {
     }
 }
 
+/// Calls without markers.
+pub(super) fn grammar_bare(lark: &mut Lark<'_>) -> String {
+    let call = call(lark);
+    let calls = lark.repeated(&call, "\", \"");
+    format!("\"[\" {calls} \"]\"")
+}
+
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
-    let call = lark.each_with_properties(|lark, number, tool, properties| {
+    let list = grammar_bare(lark);
+    if !lark.is_control("<|tool_call_start|>") {
+        return list;
+    }
+    format!("{} {list} {}", lark.open("<|tool_call_start|>"), lark.marker("<|tool_call_end|>"))
+}
+
+/// A rule for a call.
+fn call(lark: &mut Lark<'_>) -> String {
+    lark.each_with_properties(|lark, number, tool, properties| {
         // Two rules for what may follow: `n` after an argument, `f` where none was written yet.
         let count = properties.len();
+        if lark.is_loose(tool) {
+            let value = lark.schema(&format!("v_{number}"), &Value::Bool(true));
+            lark.rule(&format!("a_{number}"), &format!("/[a-zA-Z_][a-zA-Z0-9_]{{0,255}}/ \"=\" {value}"));
+            return format!("{} [a_{number} (\", \" a_{number})*] \")\"", Lark::text(&format!("{}(", tool.name)));
+        }
         lark.rule(&format!("n_{number}_{count}"), "\")\"");
         lark.rule(&format!("f_{number}_{count}"), "\")\"");
         for (at, property) in properties.iter().enumerate().rev() {
@@ -151,12 +172,5 @@ pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
             lark.rule(&format!("n_{number}_{at}"), &if property.required { later } else { format!("{later} | {next}") });
         }
         format!("{} f_{number}_0", Lark::text(&format!("{}(", tool.name)))
-    });
-    let (open, close) = if lark.is_control("<|tool_call_start|>") {
-        (lark.marker("<|tool_call_start|>"), lark.marker("<|tool_call_end|>"))
-    } else {
-        (String::new(), String::new())
-    };
-    let calls = lark.repeated(&call, "\", \"");
-    format!("{open} \"[\" {calls} \"]\" {close}").trim().to_owned()
+    })
 }

@@ -37,13 +37,13 @@ impl Call {
 }
 
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
-    let (open, close) = (lark.marker("<tool_call>"), lark.marker("</tool_call>"));
+    let (open, close) = (lark.open("<tool_call>"), lark.marker("</tool_call>"));
     let call = lark.each_with_properties(|lark, number, tool, properties| {
-        let parameters = lark.texts(number, properties, |name| format!("<parameter={name}>\n"), "\n</parameter>\n");
+        let parameters = lark.texts(number, tool, properties, |name| format!("<parameter={name}>\n"), "\n</parameter>\n");
         let function = Lark::text(&format!("\n<function={}>\n", tool.name));
         format!("{open} {function} {parameters} \"</function>\\n\" {close}")
     });
-    lark.repeated(&call, "\"\\n\"")
+    lark.row(&call, "\"\\n\"")
 }
 
 impl Steps for Call {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Choice, Constraint, Event, Format, Options, Parser, Reasoning, Tools};
+use super::{Alternative, AnswerError, Choice, Constraint, Event, Format, Options, Parser, Reasoning, Thought, Tools};
 
 fn tools() -> Tools {
     let weather = json!({"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object",
@@ -397,9 +397,13 @@ fn templates_give_their_format_away() {
     assert_eq!(Reasoning::detect("… split('</think>')"), Some(Reasoning::THINK));
 }
 
+fn constraint<'a>(tools: &'a Tools, control: &'a dyn Fn(&str) -> Option<u32>) -> Constraint<'a> {
+    let choice = Choice::Auto;
+    Constraint { tools, choice, parallel: true, form: false, budget: false, reasoning: None, inside_reasoning: false, control }
+}
+
 fn grammar(format: Format, choice: Choice<'_>, parallel: bool, control: &dyn Fn(&str) -> Option<u32>) -> Option<String> {
-    let tools = tools();
-    format.constraint(&Constraint { tools: &tools, choice, parallel, reasoning: None, inside_reasoning: false, control })
+    format.calls(&Constraint { choice, parallel, ..constraint(&tools(), control) })
 }
 
 #[test]
@@ -432,21 +436,50 @@ fn grammars_name_the_tools_and_the_tokens() {
 #[test]
 fn grammars_allow_reasoning_first() {
     let tools = tools();
-    let constraint = |inside_reasoning, control: &dyn Fn(&str) -> Option<u32>| {
+    let thought = |inside_reasoning, control: &dyn Fn(&str) -> Option<u32>| {
         let reasoning = Some(Reasoning::THINK);
-        Format::Hermes.constraint(&Constraint {
-            tools: &tools,
-            choice: Choice::Required,
-            parallel: false,
-            reasoning,
-            inside_reasoning,
-            control,
-        })
+        let constraint = Constraint { choice: Choice::Required, reasoning, inside_reasoning, ..constraint(&tools, control) };
+        Format::Hermes.answer(&constraint).unwrap().unwrap().thought.unwrap()
     };
-    let text = constraint(false, &|_| None).unwrap();
-    assert!(text.contains("start: [\"<think>\" thought space] tagged") && text.contains("thought[lazy]: /(?s:.*)<\\/think>/"), "{text}");
-    let tokens = constraint(true, &|_| Some(1)).unwrap();
-    assert!(tokens.contains("start: thought space tagged") && tokens.contains("thought: /(?s:.*)/ </think>"), "{tokens}");
+    let Thought { grammar, open, close } = thought(false, &|_| None);
+    let text = grammar.unwrap();
+    assert!(text.contains("start: \"<think>\" thought") && text.contains("thought[lazy]: /(?s:.*)<\\/think>/"), "{text}");
+    assert_eq!((open, close), (Some("<think>"), "</think>"));
+    let Thought { grammar, open, .. } = thought(true, &|_| Some(1));
+    let tokens = grammar.unwrap();
+    assert!(tokens.contains("start:  thought") && tokens.contains("thought: /(?s:.*)/ </think>"), "{tokens}");
+    assert_eq!(open, None);
+}
+
+#[test]
+fn an_answer_has_a_grammar_only_where_it_needs_one() {
+    let (loose, none) = (tools(), Tools::default());
+    let strict = Tools::from_json(&[json!({"type": "function", "function": {"name": "now", "strict": true}})]).unwrap();
+    assert!(strict.all()[0].strict && Tools::from_json(&[json!({"name": "now", "strict": 1})]).is_err());
+    let control = |_: &str| None;
+    for format in Format::ALL {
+        assert_eq!(format.answer(&constraint(&loose, &control)), Ok(None));
+        let strictly = format.answer(&constraint(&strict, &control));
+        let formed = format.answer(&Constraint { form: true, ..constraint(&loose, &control) });
+        if format == Format::Plain {
+            assert_eq!((&strictly, &formed), (&Err(AnswerError::NoStrictCalls("plain")), &Err(AnswerError::NoStrictCalls("plain"))));
+            continue;
+        }
+        assert_eq!(strictly.unwrap().unwrap().alternatives.len(), if format.bare().is_some() { 2 } else { 1 }, "{format:?}");
+        let formed = formed.unwrap().unwrap().alternatives;
+        assert!(formed.iter().any(|a| matches!(a, Alternative::Form(_))) && matches!(formed.last(), Some(Alternative::Grammar(_))));
+        let alone = format.answer(&Constraint { form: true, ..constraint(&none, &control) }).unwrap().unwrap();
+        assert!(alone.alternatives.iter().all(|a| matches!(a, Alternative::Form(_))));
+        let limited = format.answer(&Constraint { budget: true, ..constraint(&none, &control) });
+        if format != Format::Harmony {
+            assert_eq!(limited, Err(AnswerError::NoReasoning));
+            let reasoning = Some(Reasoning::THINK);
+            let limited = format.answer(&Constraint { budget: true, reasoning, ..constraint(&none, &control) }).unwrap().unwrap();
+            assert_eq!((limited.alternatives, limited.thought.unwrap().grammar), (vec![Alternative::Free], None));
+        }
+        let both = Constraint { form: true, choice: Choice::Required, ..constraint(&loose, &control) };
+        assert_eq!(format.answer(&both), Err(AnswerError::CallAndForm));
+    }
 }
 
 /// Pieces of what the formats are made of, mixed up.
