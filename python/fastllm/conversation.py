@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
+import operator
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastllm import _native
+from fastllm.chat_options import ChatSettings
 from fastllm.errors import FastLLMWarning, ParameterError, TemplateError
 from fastllm.tools import Tool, ToolChoice, describe_tool
 
@@ -21,20 +22,7 @@ if TYPE_CHECKING:
     from fastllm.options import SamplingParams
     from fastllm.tokenizer import Tokenizer
 
-__all__ = ["ChatSettings", "Prepared", "normalise", "prepare"]
-
-
-@dataclass(frozen=True)
-class ChatSettings:
-    """The keywords of `Model.chat` that make the prompt."""
-
-    tools: Sequence[Tool] | None = None
-    tool_choice: ToolChoice = "auto"
-    parallel_tool_calls: bool = True
-    tool_format: str | None = None
-    reasoning_effort: str | None = None
-    enable_thinking: bool | None = None
-    variables: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["Prepared", "normalise", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +33,17 @@ class Prepared:
     params: SamplingParams
     parser: _native.OutputParser
     parallel: bool
+    choice: str | tuple[str]
+    budget: int | None
+    # Whether the answer follows a grammar.
+    constrained: bool
+
+    def grammar(self, grammars: _native.Grammars) -> _native.Grammar | None:
+        """What the answer must follow, compiled."""
+        if not self.constrained:
+            return None
+        form = self.params._grammar(grammars)  # noqa: SLF001 - one package
+        return self.parser.grammar(grammars, *_chosen(self.choice), self.parallel, form, self.budget)
 
 
 def prepare(
@@ -55,29 +54,43 @@ def prepare(
     params: SamplingParams,
 ) -> Prepared:
     """Writes the prompt."""
+    budget = _budget(settings.reasoning_budget)
     tools = None if settings.tools is None else [_declaration(tool) for tool in settings.tools]
     choice = _choice(settings.tool_choice, tools)
     if choice == "none" or not tools:
         # What is not shown is not called.
-        tools = None
+        tools, choice = None, "auto"
     variables = _variables(template, settings)
-    text, ids = template._encode(tokenizer, normalise(template, messages), tools, variables)  # noqa: SLF001 - one package
+    shown = None if tools is None else [_shown(tool) for tool in tools]
+    text, ids = template._encode(tokenizer, normalise(template, messages), shown, variables)  # noqa: SLF001 - one package
     parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, text)  # noqa: SLF001
-    if choice not in ("auto", "none"):
-        params = require_call(parser, None if choice == "required" else choice[0], settings.parallel_tool_calls, params)
-    return Prepared(ids, params, parser, bool(settings.parallel_tool_calls))
+    parallel = bool(settings.parallel_tool_calls)
+    constrained = parser.constrained(*_chosen(choice), parallel, params.constrained, budget is not None)
+    return Prepared(ids, params, parser, parallel, choice, budget, constrained)
 
 
-def require_call(
-    parser: _native.OutputParser, name: str | None, parallel: bool, params: SamplingParams
-) -> SamplingParams:
-    """The options that make the model call the tool of this name, or any: its output follows a grammar."""
-    grammar = parser.constraint(name, parallel)
-    if grammar is None:
-        raise ParameterError(f"tool_choice: the tool format {parser.format!r} has no calls that could be required")
-    if params.constrained:
-        raise ParameterError("tool_choice: a required call cannot be combined with another constraint on the output")
-    return dataclasses.replace(params, grammar=grammar)
+def _chosen(choice: str | tuple[str]) -> tuple[str, str | None]:
+    """The kind of a choice, and the name in it."""
+    return (choice, None) if isinstance(choice, str) else ("named", choice[0])
+
+
+def _budget(budget: Any) -> int | None:
+    if budget is None:
+        return None
+    if isinstance(budget, bool) or not hasattr(budget, "__index__"):
+        raise TypeError(f"reasoning_budget must be an integer, not {type(budget).__name__}")
+    number = operator.index(budget)
+    if not 0 <= number < 2**32:
+        raise ParameterError(f"reasoning_budget = {number} is not allowed: 0 to {2**32 - 1}")
+    return number
+
+
+def _shown(tool: dict[str, Any]) -> dict[str, Any]:
+    """A declaration as templates know it: models were not taught what "strict" means."""
+    function = tool.get("function")
+    if isinstance(function, Mapping) and "strict" in function:
+        tool = {**tool, "function": {name: value for name, value in function.items() if name != "strict"}}
+    return {name: value for name, value in tool.items() if name != "strict"}
 
 
 def _declaration(tool: Tool) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def _choice(choice: ToolChoice, tools: list[dict[str, Any]] | None) -> str | tup
 
 def _variables(template: ChatTemplate, settings: ChatSettings) -> dict[str, Any]:
     """The variables of the template."""
-    variables = dict(settings.variables)
+    variables = dict(settings.chat_template_kwargs or {})
     own = next((name for name in ("messages", "tools", "add_generation_prompt") if name in variables), None)
     if own is not None:
         raise ParameterError(f"chat_template_kwargs cannot have {own!r}: chat sets it itself")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import operator
 import os
@@ -15,16 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from fastllm import _native
 from fastllm.answer import ChatOutput
 from fastllm.chat import ChatTemplate, Message
-from fastllm.conversation import ChatSettings, Prepared, normalise, prepare
+from fastllm.chat_options import ChatOptions, ChatSettings
+from fastllm.conversation import Prepared, normalise, prepare
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams
 from fastllm.results import ChatReply, Chunk, EngineStats, Generation
 from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
-from fastllm.structured import response_schema
 from fastllm.tokenizer import Tokenizer
-from fastllm.tools import Tool, ToolChoice
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -257,17 +255,7 @@ class Model:
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
-        *,
-        tools: Sequence[Tool] | None = None,
-        tool_choice: ToolChoice = "auto",
-        parallel_tool_calls: bool = True,
-        tool_format: str | None = None,
-        reasoning_effort: str | None = None,
-        enable_thinking: bool | None = None,
-        chat_template: ChatTemplate | str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        response_format: Mapping[str, Any] | type[Any] | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[ChatOptions],
     ) -> ChatReply:
         """Answers a conversation.
 
@@ -278,124 +266,65 @@ class Model:
             messages: Dicts with "role" and "content", and whatever else the template reads: "tool_calls" and
                 "reasoning_content" of the assistant's messages, "tool_call_id" of results, whose role is "tool".
             params: The options; None: the defaults.
-            tools: What the model may call: dicts in the form of the OpenAI interface, or Python functions, which
-                `fastllm.describe_tool` describes.
-            tool_choice: "auto": the model decides. "none": it is not told of the tools. "required", or
-                `{"type": "function", "function": {"name": ...}}`: it must call one of them, or this one.
-            parallel_tool_calls: Whether it may make several calls; otherwise the answer ends with the first.
-            tool_format: How the model writes calls, one of the names in docs/tools.md; None: as its template says.
-            reasoning_effort: How much to reason, for templates that read it, such as "low", "medium" or "high".
-            enable_thinking: Whether to reason, for templates that read it.
-            chat_template: Another template than that of the file.
-            chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
-            response_format: What the answer must be, as in the OpenAI interface: a dict with the "type" "text",
-                "json_object" or "json_schema", or a class with `model_json_schema`. In place of `json_schema`.
-            options: Fields of `SamplingParams` that differ from `params`.
+            options: Fields of `SamplingParams` that differ from `params`, and
+                tools: What the model may call: dicts in the form of the OpenAI interface, or Python functions, which
+                    `fastllm.describe_tool` describes. Calls of a tool with `"strict": True` follow its schema.
+                tool_choice: "auto": the model decides. "none": it is not told of the tools. "required", or
+                    `{"type": "function", "function": {"name": ...}}`: it must call one of them, or this one.
+                parallel_tool_calls: Whether it may make several calls (the default); otherwise the answer ends with
+                    the first.
+                tool_format: How the model writes calls, one of the names in docs/tools.md; None: as its template says.
+                reasoning_effort: How much to reason, for templates that read it, such as "low", "medium" or "high".
+                reasoning_budget: Most tokens of reasoning, after which it is ended (up to three more where a
+                    character would be cut), and the answer follows; None: any number.
+                enable_thinking: Whether to reason, for templates that read it.
+                chat_template: Another template than that of the file.
+                chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
+                response_format: What the content must be, as in the OpenAI interface: a dict with the "type" "text",
+                    "json_object" or "json_schema", or a class with `model_json_schema`. In place of `json_schema`.
+                json_schema, regex, grammar, choices: What the content must be. Reasoning may come first, and where
+                    there are tools there may be calls in place of content.
 
         Raises:
             TemplateError: The file has no template, or the template refuses the conversation.
-            ParameterError: As `generate`; the template does not read an option; a tool is none.
+            ParameterError: As `generate`; the template does not read an option; a tool is none; the format of the
+                model has no calls, or no reasoning, as an option needs it.
             ContextOverflowError, GrammarError, TypeError: As `generate`.
         """
-        resolved = _with_format(SamplingParams.resolve("chat", params, options), response_format)
-        settings = ChatSettings(
-            tools,
-            tool_choice,
-            parallel_tool_calls,
-            tool_format,
-            reasoning_effort,
-            enable_thinking,
-            chat_template_kwargs or {},
-        )
-        return self._chat(messages, chat_template, settings, resolved, None).result()
+        settings, resolved = ChatSettings.resolve("chat", params, options)
+        return self._chat(messages, settings, resolved, None).result()
 
     def chat_stream(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Tool] | None = None,
-        tool_choice: ToolChoice = "auto",
-        parallel_tool_calls: bool = True,
-        tool_format: str | None = None,
-        reasoning_effort: str | None = None,
-        enable_thinking: bool | None = None,
-        chat_template: ChatTemplate | str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        response_format: Mapping[str, Any] | type[Any] | None = None,
         progress: Progress | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[ChatOptions],
     ) -> ChatStream:
         """Answers a conversation, giving the text while it is made. As `chat` and `stream`."""
-        resolved = _with_format(SamplingParams.resolve("chat_stream", params, options), response_format)
-        settings = ChatSettings(
-            tools,
-            tool_choice,
-            parallel_tool_calls,
-            tool_format,
-            reasoning_effort,
-            enable_thinking,
-            chat_template_kwargs or {},
-        )
-        return self._chat(messages, chat_template, settings, resolved, progress)
+        settings, resolved = ChatSettings.resolve("chat_stream", params, options)
+        return self._chat(messages, settings, resolved, progress)
 
     async def achat(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
-        *,
-        tools: Sequence[Tool] | None = None,
-        tool_choice: ToolChoice = "auto",
-        parallel_tool_calls: bool = True,
-        tool_format: str | None = None,
-        reasoning_effort: str | None = None,
-        enable_thinking: bool | None = None,
-        chat_template: ChatTemplate | str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        response_format: Mapping[str, Any] | type[Any] | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[ChatOptions],
     ) -> ChatReply:
         """`chat` for asyncio. Cancelling the task stops the work."""
-        resolved = _with_format(SamplingParams.resolve("achat", params, options), response_format)
-        settings = ChatSettings(
-            tools,
-            tool_choice,
-            parallel_tool_calls,
-            tool_format,
-            reasoning_effort,
-            enable_thinking,
-            chat_template_kwargs or {},
-        )
-        return await self._achat(messages, chat_template, settings, resolved).result()
+        settings, resolved = ChatSettings.resolve("achat", params, options)
+        return await self._achat(messages, settings, resolved).result()
 
     def achat_stream(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
-        *,
-        tools: Sequence[Tool] | None = None,
-        tool_choice: ToolChoice = "auto",
-        parallel_tool_calls: bool = True,
-        tool_format: str | None = None,
-        reasoning_effort: str | None = None,
-        enable_thinking: bool | None = None,
-        chat_template: ChatTemplate | str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        response_format: Mapping[str, Any] | type[Any] | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[ChatOptions],
     ) -> AsyncChatStream:
         """`chat_stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
-        resolved = _with_format(SamplingParams.resolve("achat_stream", params, options), response_format)
-        settings = ChatSettings(
-            tools,
-            tool_choice,
-            parallel_tool_calls,
-            tool_format,
-            reasoning_effort,
-            enable_thinking,
-            chat_template_kwargs or {},
-        )
-        return self._achat(messages, chat_template, settings, resolved)
+        settings, resolved = ChatSettings.resolve("achat_stream", params, options)
+        return self._achat(messages, settings, resolved)
 
     @property
     def chat_template(self) -> ChatTemplate:
@@ -620,14 +549,14 @@ class Model:
     ) -> _native.Request:
         return self._engine.submit(ids, params._native(), grammar, self._skip_ahead, waker, shown)  # noqa: SLF001
 
-    async def _asubmit(
-        self, ids: list[int], params: SamplingParams, waker: _native.Waker, shown: Sequence[int] = ()
-    ) -> _native.Request:
+    async def _agrammar(self, of: SamplingParams | Prepared) -> _native.Grammar | None:
         import asyncio  # noqa: PLC0415
 
         # Compiling a grammar takes a while; most requests have none.
-        grammar = await asyncio.to_thread(params._grammar, self._grammars) if params.constrained else None  # noqa: SLF001
-        return self._submit(ids, params, grammar, waker, shown)
+        if not of.constrained:
+            return None
+        compile_ = of.grammar if isinstance(of, Prepared) else of._grammar  # noqa: SLF001 - one package
+        return await asyncio.to_thread(compile_, self._grammars)
 
     def _stream(self, prompt: Prompt, params: SamplingParams, progress: Progress | None) -> TokenStream:
         return TokenStream(*self._start(self._encode(prompt), params, Chunk, Generation, progress))
@@ -641,34 +570,33 @@ class Model:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
             output.prompt_tokens = len(ids)
-            return await self._asubmit(ids, params, waker)
+            return self._submit(ids, params, await self._agrammar(params), waker)
 
         return AsyncTokenStream(output, submit)
 
     def _chat(
         self,
         messages: Sequence[Message],
-        chat_template: ChatTemplate | str | None,
         settings: ChatSettings,
         params: SamplingParams,
         progress: Progress | None,
     ) -> ChatStream:
-        prepared = self._prepare(messages, chat_template, settings, params)
-        grammar = prepared.params._grammar(self._grammars)  # noqa: SLF001 - one package
+        prepared = self._prepare(messages, settings, params)
+        grammar = prepared.grammar(self._grammars)
         request = self._submit(prepared.ids, prepared.params, grammar, None, prepared.parser.shown())
         return ChatStream(ChatOutput(prepared, self.tokenizer, progress), request)
 
     def _achat(
         self,
         messages: Sequence[Message],
-        chat_template: ChatTemplate | str | None,
         settings: ChatSettings,
         params: SamplingParams,
     ) -> AsyncChatStream:
-        prepared = self._prepare(messages, chat_template, settings, params)
+        prepared = self._prepare(messages, settings, params)
 
         async def submit(waker: _native.Waker) -> _native.Request:
-            return await self._asubmit(prepared.ids, prepared.params, waker, prepared.parser.shown())
+            grammar = await self._agrammar(prepared)
+            return self._submit(prepared.ids, prepared.params, grammar, waker, prepared.parser.shown())
 
         output = ChatOutput(prepared, self.tokenizer, None)
         output.prompt_tokens = len(prepared.ids)
@@ -701,24 +629,15 @@ class Model:
     def _prepare(
         self,
         messages: Sequence[Message],
-        chat_template: ChatTemplate | str | None,
         settings: ChatSettings,
         params: SamplingParams,
     ) -> Prepared:
-        if chat_template is None:
+        template = settings.chat_template
+        if template is None:
             template = self.chat_template
-        else:
-            template = self._compile(chat_template) if isinstance(chat_template, str) else chat_template
+        elif isinstance(template, str):
+            template = self._compile(template)
         return prepare(template, self.tokenizer, messages, settings, params)
-
-
-def _with_format(params: SamplingParams, response_format: Mapping[str, Any] | type[Any] | None) -> SamplingParams:
-    schema = response_schema(response_format)
-    if schema is None:
-        return params
-    if params.constrained:
-        raise ParameterError("response_format cannot be combined with json_schema, regex, grammar or choices")
-    return dataclasses.replace(params, json_schema=schema)  # type: ignore[arg-type]  # checked there
 
 
 def _count(name: str, value: int | None) -> int | None:

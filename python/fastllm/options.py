@@ -282,8 +282,8 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
     return strings
 
 
-def _suggestion(name: str) -> str:
+def _suggestion(name: str, known: Iterable[str] = _FIELDS) -> str:
     import difflib  # noqa: PLC0415 - for an error only
 
-    close = difflib.get_close_matches(name, _FIELDS, n=1)
+    close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -24,7 +24,12 @@ COMPLETIONS = "/v1/completions"
 
 _SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 # Keywords of `Model.chat` that a request may have as they are.
-_CHAT_KEYWORDS = frozenset({"tools", "tool_choice", "response_format", "chat_template_kwargs"})
+_CHAT_KEYWORDS = frozenset(
+    (
+        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "chat_template_kwargs"),
+        *("reasoning_effort", "reasoning_budget", "enable_thinking"),
+    )
+)
 _MOST_CHOICES = 128
 _SEEDS = 2**64
 # OpenAI's number for a token that is as good as impossible.

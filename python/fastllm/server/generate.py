@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastllm.chat_options import ChatOptions
 from fastllm.errors import FastLLMError
 from fastllm.model import Model
 from fastllm.options import SamplingParams
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["SUPPORTED", "ChatCall", "Job", "chat_ids", "chat_job", "completion_job"]
 
 # What the library can do, beyond text and sampling.
-_CHAT = frozenset(inspect.signature(Model.achat_stream).parameters)
+_CHAT = frozenset(ChatOptions.__annotations__)
 _SAMPLING = frozenset(option.name for option in dataclasses.fields(SamplingParams))
 SUPPORTED = frozenset(
-    [*({"tool_choice", "response_format", "reasoning_effort"} & _CHAT), *({"regex", "grammar", "choices"} & _SAMPLING)]
+    [*({"tool_choice", "response_format", "reasoning_effort", "reasoning_budget"} & _CHAT), *({"regex", "grammar", "choices"} & _SAMPLING)]
 )
 # Names in templates that a request may not set.
 _RESERVED = frozenset(
@@ -36,7 +36,7 @@ _RESERVED = frozenset(
         *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize", "now"),
         *("chat_template", "chat_template_kwargs", "bos_token", "eos_token", "self", "template"),
         *("raise_exception", "strftime_now", "namespace", "range", "dict"),
-        *("tool_choice", "parallel_tool_calls", "reasoning_effort", "response_format"),
+        *("tool_choice", "parallel_tool_calls", "reasoning_effort", "reasoning_budget", "response_format"),
     )
 )
 # What restricts tokens; errors of it are put down to the first one that a request has.
@@ -56,6 +56,7 @@ class ChatCall:
         response_format: OpenAI's dict.
         chat_template_kwargs: Further variables of the template.
         reasoning_effort: How much to think.
+        reasoning_budget: Most tokens of thinking.
     """
 
     messages: list[dict[str, Any]]
@@ -66,6 +67,7 @@ class ChatCall:
     response_format: Mapping[str, Any] | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     reasoning_effort: str | None = None
+    reasoning_budget: int | None = None
 
     def keywords(self) -> dict[str, Any]:
         """The keywords of `Model.achat_stream`.
@@ -90,9 +92,10 @@ class ChatCall:
         if self.response_format is not None and self.response_format.get("type") != "text":
             _need("response_format", "response_format")
             found["response_format"] = self.response_format
-        if self.reasoning_effort is not None:
-            _need("reasoning_effort", "reasoning_effort")
-            found["reasoning_effort"] = self.reasoning_effort
+        for name in ("reasoning_effort", "reasoning_budget"):
+            if getattr(self, name) is not None:
+                _need(name, name)
+                found[name] = getattr(self, name)
         return found
 
 

@@ -76,6 +76,7 @@ def _call(body: ChatCompletionRequest, max_tokens: int | None) -> ChatCall:
         else body.response_format.model_dump(exclude_none=True, by_alias=True),
         chat_template_kwargs=body.chat_template_kwargs or {},
         reasoning_effort=body.reasoning_effort,
+        reasoning_budget=body.reasoning_budget,
     )
 
 

@@ -69,7 +69,8 @@ async def count_tokens(body: CountTokensRequest, request: Request) -> Response:
 
 def _call(body: CountTokensRequest, sampling: dict[str, Any]) -> ChatCall:
     choice, parallel = tool_choice_of(body)
-    variables = {} if body.thinking is None else {"enable_thinking": body.thinking.type == "adaptive"}
+    thinking = body.thinking
+    variables = {} if thinking is None else {"enable_thinking": thinking.type != "disabled"}
     return ChatCall(
         messages=messages_of(body),
         sampling=sampling,
@@ -78,6 +79,7 @@ def _call(body: CountTokensRequest, sampling: dict[str, Any]) -> ChatCall:
         parallel_tool_calls=parallel,
         response_format=format_of(body),
         reasoning_effort=None if body.output_config is None else body.output_config.effort,
+        reasoning_budget=getattr(thinking, "budget_tokens", None),
         chat_template_kwargs=variables,
     )
 

@@ -15,6 +15,7 @@ Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
 ]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Budget = Annotated[Integer, Field(ge=0, lt=2**31)]
 Empty = Annotated[list[Any], Field(max_length=0)]
 
 
@@ -160,6 +161,7 @@ class ChatCompletionRequest(Sampling):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Effort | None = None
+    reasoning_budget: Budget | None = Field(None, description="Most tokens of reasoning")
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = Field(
         None, description="Further variables of the chat template"
     )

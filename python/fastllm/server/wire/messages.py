@@ -100,9 +100,16 @@ class ToolChoiceTool(Wire):
 
 
 class Thinking(Wire):
-    """Whether to think; sets `enable_thinking` of the template. There is no budget."""
+    """Whether to think; sets `enable_thinking` of the template."""
 
     type: Literal["adaptive", "disabled"]
+
+
+class LimitedThinking(Wire):
+    """Thinking of a limited length; sets `enable_thinking` of the template, too."""
+
+    type: Literal["enabled"]
+    budget_tokens: Annotated[Integer, Field(ge=0, lt=2**31)]
 
 
 class OutputFormat(Wire):
@@ -133,7 +140,7 @@ class CountTokensRequest(Body):
     system: str | list[TextBlock] | None = None
     tools: Annotated[list[AnthropicTool], Field(max_length=128)] | None = None
     tool_choice: Annotated[ToolChoiceAny | ToolChoiceTool, Field(discriminator="type")] | None = None
-    thinking: Thinking | None = None
+    thinking: Annotated[Thinking | LimitedThinking, Field(discriminator="type")] | None = None
     output_config: OutputConfig | None = None
     cache_control: CacheControl | None = Field(None, description="Not used: common beginnings are found without it")
 
