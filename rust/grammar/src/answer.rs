@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use fastllm_engine::{Constraint, ConstraintError};
 use fastllm_text::tokenizer::Tokenizer;
+use fastllm_text::tools;
 
-use crate::compiler::Grammar;
+use crate::compiler::{Compiler, Grammar};
+use crate::error::GrammarError;
+use crate::source::Source;
 use crate::vocabulary;
 
 /// Most bytes of white space between reasoning and what follows.
@@ -18,25 +21,51 @@ const SPACE: usize = 4;
 const CONTINUATION: usize = 3;
 
 /// Reasoning.
-pub struct Reasoning {
+struct Reasoning {
     /// All of it, with its markers; `None`: whatever the model writes.
-    pub grammar: Option<Arc<Grammar>>,
+    grammar: Option<Arc<Grammar>>,
     /// What begins it; `None`: the prompt did.
-    pub open: Option<String>,
+    open: Option<&'static str>,
     /// What ends it.
-    pub close: String,
-    /// Most tokens between the two, after which it is ended; up to three more where a character would be cut.
-    pub budget: Option<usize>,
+    close: &'static str,
+    /// Most tokens between the two.
+    budget: Option<usize>,
 }
 
 /// What may follow.
-pub enum Alternative {
+enum Alternative {
     /// Anything.
     Free,
     /// A text of this grammar.
     Grammar(Arc<Grammar>),
     /// A text of the first, whose end can be told, and then of the second.
     Both(Arc<Grammar>, Arc<Grammar>),
+}
+
+impl Compiler {
+    /// The grammars of an answer. `form` is what its content must be, where it says so; `budget` are the most tokens of reasoning,
+    /// after which it is ended, with up to three more where a character would be cut.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub fn answer(&self, answer: tools::Answer, form: Option<&Arc<Grammar>>, budget: Option<usize>) -> Result<Answer, GrammarError> {
+        let compile = |text: String| self.compile(&Source::Lark(text));
+        let thought = |thought: tools::Thought| {
+            let tools::Thought { grammar, open, close } = thought;
+            Ok::<_, GrammarError>(Reasoning { grammar: grammar.map(compile).transpose()?, open, close, budget })
+        };
+        let reasoning = answer.thought.map(thought).transpose()?;
+        let mut alternatives = Vec::with_capacity(answer.alternatives.len());
+        for alternative in answer.alternatives {
+            alternatives.push(match (alternative, form) {
+                (tools::Alternative::Grammar(text), _) => Alternative::Grammar(compile(text)?),
+                (tools::Alternative::Form(None), Some(form)) => Alternative::Grammar(Arc::clone(form)),
+                (tools::Alternative::Form(Some(before)), Some(form)) => Alternative::Both(compile(before)?, Arc::clone(form)),
+                (tools::Alternative::Free | tools::Alternative::Form(_), _) => Alternative::Free,
+            });
+        }
+        Ok(Answer::new(Arc::clone(self.tokenizer()), reasoning, alternatives))
+    }
 }
 
 /// The parts of an answer.
@@ -50,8 +79,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer of these parts. There must be an alternative.
-    pub fn new(tokenizer: Arc<Tokenizer>, reasoning: Option<Reasoning>, alternatives: Vec<Alternative>) -> Self {
+    fn new(tokenizer: Arc<Tokenizer>, reasoning: Option<Reasoning>, alternatives: Vec<Alternative>) -> Self {
         let mut answer = Self { tokenizer, reasoning, alternatives, spaces: Vec::new(), continuations: Vec::new() };
         if answer.reasoning.is_some() {
             let all = |most: usize, fits: fn(&u8) -> bool| -> Vec<(u32, usize)> {
@@ -199,7 +227,7 @@ impl Run {
 
     /// The tokens of the closing marker, without what is there of it.
     fn close(&mut self) {
-        let Some(close) = self.reasoning().map(|reasoning| reasoning.close.clone()) else { return };
+        let Some(close) = self.reasoning().map(|reasoning| reasoning.close) else { return };
         let there = (1..close.len()).rev().find(|&n| close.is_char_boundary(n) && self.text.ends_with(&close.as_bytes()[..n])).unwrap_or(0);
         self.closing = vocabulary::ids(&self.answer.tokenizer, &close[there..]).into();
     }
@@ -214,7 +242,7 @@ impl Run {
             }
         }
         self.advance_threads(id, self.thought.is_some())?;
-        let open = self.reasoning().and_then(|reasoning| reasoning.open.clone()).unwrap_or_default();
+        let open = self.reasoning().and_then(|reasoning| reasoning.open).unwrap_or_default();
         let space = self.text.iter().take_while(|b| b.is_ascii_whitespace()).count();
         let (head, open) = (&self.text[space..], open.as_bytes());
         let has_grammar = self.reasoning().is_some_and(|reasoning| reasoning.grammar.is_some());
@@ -235,11 +263,12 @@ impl Run {
         if let Some(thought) = &mut self.thought {
             thought.accept(id)?;
         }
-        let close = self.reasoning().map(|reasoning| reasoning.close.clone()).unwrap_or_default();
+        let close = self.reasoning().map(|reasoning| reasoning.close).unwrap_or_default();
         if find(&self.text, close.as_bytes()) {
             self.closing.clear();
             self.phase = Phase::Closing;
-            return self.closed();
+            self.closed();
+            return Ok(());
         }
         let keep = close.len().max(CONTINUATION + 1);
         self.text.drain(..self.text.len().saturating_sub(keep));
@@ -251,13 +280,12 @@ impl Run {
     }
 
     /// Goes on to the answer once the grammar of the reasoning is at its end.
-    fn closed(&mut self) -> Result<(), ConstraintError> {
+    fn closed(&mut self) {
         match &self.thought {
             Some(thought) if !thought.is_complete() => {}
             Some(_) => self.begin_answer(SPACE),
             None => self.begin_answer(0),
         }
-        Ok(())
     }
 
     /// Drops the alternatives that `id` leaves.
@@ -349,7 +377,8 @@ impl Constraint for Run {
                 if let Some(thought) = &mut self.thought {
                     thought.accept(id)?;
                 }
-                self.closed()
+                self.closed();
+                Ok(())
             }
             Phase::Answer => {
                 let space = self.answer.spaces.iter().find(|(space, len)| *space == id && *len <= self.spaces);

@@ -56,6 +56,11 @@ impl Compiler {
         Self { tokenizer, factory: OnceLock::new(), cache: Mutex::default(), slots: Arc::default() }
     }
 
+    /// The tokenizer whose tokens the masks are of.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
     /// The grammar of `source`: compiled now, or before. Waits for it.
     ///
     /// # Errors

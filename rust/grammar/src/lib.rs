@@ -27,7 +27,7 @@ mod schema;
 mod source;
 mod vocabulary;
 
-pub use answer::{Alternative, Answer, Reasoning};
+pub use answer::Answer;
 pub use compiler::{Compiler, Grammar};
 pub use error::GrammarError;
 pub use gbnf::to_lark as gbnf_to_lark;

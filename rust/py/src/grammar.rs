@@ -2,16 +2,14 @@
 use crate::errors::{self, OrRaise};
 use crate::tokenizer::Tokenizer;
 use fastllm_engine::Constraint;
-use fastllm_grammar::{Alternative, Answer, Compiler, Grammar as Compiled, GrammarError, Reasoning, Source};
-use fastllm_text::tools;
+use fastllm_grammar::{Answer, Compiler, Grammar as Compiled, Source};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
 /// Compiles grammars for one tokenizer.
 #[pyclass(frozen, module = "fastllm._native")]
 pub struct Grammars {
-    tokenizer: Arc<fastllm_text::tokenizer::Tokenizer>,
-    compiler: Compiler,
+    pub(crate) compiler: Compiler,
 }
 
 /// A compiled grammar.
@@ -51,7 +49,7 @@ impl Grammar {
 impl Grammars {
     #[new]
     fn new(tokenizer: &Tokenizer) -> Grammars {
-        Grammars { tokenizer: Arc::clone(&tokenizer.inner), compiler: Compiler::new(Arc::clone(&tokenizer.inner)) }
+        Grammars { compiler: Compiler::new(Arc::clone(&tokenizer.inner)) }
     }
 
     /// The grammar of a text of one of the kinds "json_schema", "regex" and "grammar".
@@ -74,29 +72,5 @@ impl Grammars {
 impl Grammars {
     fn of(&self, py: Python<'_>, source: &Source) -> PyResult<Grammar> {
         Ok(Grammar { inner: Inner::One(py.detach(|| self.compiler.compile(source)).or_raise(py)?) })
-    }
-
-    /// The parts of an answer, compiled. `form` is what was asked for.
-    pub fn answer(&self, answer: tools::Answer, form: Option<&Arc<Compiled>>, budget: Option<usize>) -> Result<Answer, GrammarError> {
-        let compile = |text: String| self.compiler.compile(&Source::Lark(text));
-        let reasoning = match answer.thought {
-            None => None,
-            Some(tools::Thought { grammar, open, close }) => Some(Reasoning {
-                grammar: grammar.map(compile).transpose()?,
-                open: open.map(str::to_owned),
-                close: close.to_owned(),
-                budget,
-            }),
-        };
-        let mut alternatives = Vec::with_capacity(answer.alternatives.len());
-        for alternative in answer.alternatives {
-            alternatives.push(match (alternative, form) {
-                (tools::Alternative::Grammar(text), _) => Alternative::Grammar(compile(text)?),
-                (tools::Alternative::Form(None), Some(form)) => Alternative::Grammar(Arc::clone(form)),
-                (tools::Alternative::Form(Some(before)), Some(form)) => Alternative::Both(compile(before)?, Arc::clone(form)),
-                (tools::Alternative::Free | tools::Alternative::Form(_), _) => Alternative::Free,
-            });
-        }
-        Ok(Answer::new(Arc::clone(&self.tokenizer), reasoning, alternatives))
     }
 }

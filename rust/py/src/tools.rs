@@ -116,7 +116,7 @@ impl OutputParser {
         let form = form.map(|form| form.form().ok_or_else(|| errors::internal(py, "an answer is no form".to_owned()))).transpose()?;
         let answer = self.answer(choice, name, parallel, form.is_some(), budget.is_some());
         let Some(answer) = answer.map_err(|error| errors::parameter(py, error.to_string()))? else { return Ok(None) };
-        let compiled = py.detach(|| grammars.answer(answer, form.as_ref(), budget)).or_raise(py)?;
+        let compiled = py.detach(|| grammars.compiler.answer(answer, form.as_ref(), budget)).or_raise(py)?;
         Ok(Some(Grammar::of_answer(compiled)))
     }
 }

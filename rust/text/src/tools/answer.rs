@@ -39,10 +39,10 @@ pub enum Alternative {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     /// A call is required of a format without calls.
-    #[error("tool_choice: the tool format {0:?} has no calls that could be required")]
+    #[error("tool_choice: the tool format '{0}' has no calls that could be required")]
     NoCalls(&'static str),
     /// A strict tool, or a form beside tools, in a format without calls.
-    #[error("tools: the tool format {0:?} has no calls that could follow a schema, which \"strict\" and forms of the answer ask for")]
+    #[error("tools: the tool format '{0}' has no calls that could follow a schema, which \"strict\" and forms of the answer ask for")]
     NoStrictCalls(&'static str),
     /// A limit of reasoning where there is none.
     #[error("reasoning_budget: the chat template of this model has no markers of reasoning that are known")]
@@ -110,7 +110,7 @@ impl Format {
         }
         let strict = tools.iter().any(|tool| tool.strict);
         // The messages of this format are told apart by headers, of reasoning too.
-        if !strict && !(self == Format::Harmony && constraint.budget) {
+        if !(strict || (self == Format::Harmony && constraint.budget)) {
             return Ok(vec![Alternative::Free]);
         }
         let text = self.among_text(constraint).ok_or(AnswerError::NoStrictCalls(self.name()))?;

@@ -19,6 +19,7 @@ pub enum Choice<'a> {
 
 /// What an answer shall be.
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of a request")]
 pub struct Constraint<'a> {
     /// The declared tools.
     pub tools: &'a Tools,
@@ -217,21 +218,21 @@ impl<'a> Lark<'a> {
 
     /// A terminal of text in which nothing begins a call, and at whose beginning nothing does that only counts there.
     fn plain_text(&mut self, name: &str, format: Format) {
-        let mut body = "/(?s:.*)/".to_owned();
+        let mut all = vec!["/(?s:.*)/".to_owned()];
         for opener in format.openers().iter().filter(|opener| !self.is_control(opener)) {
             // The word "Action:" alone is text.
             let rest = if *opener == "Action:" { "\\s*(```(json)?)?\\s*[\\[{]" } else { "" };
-            body += &format!(" & ~/(?s:.*){}{rest}(?s:.*)/", pattern(opener));
+            all.push(format!("~/(?s:.*){}{rest}(?s:.*)/", pattern(opener)));
         }
         match format {
-            Format::Llama3 => body += " & ~/\\s*\\{(?s:.*)/",
+            Format::Llama3 => all.push("~/\\s*\\{(?s:.*)/".to_owned()),
             Format::Pythonic => {
                 let names: Vec<String> = self.tools.iter().map(|tool| pattern(&tool.name)).collect();
-                body += &format!(" & ~/\\s*\\[\\s*({})\\s*\\((?s:.*)/", names.join("|"));
+                all.push(format!("~/\\s*\\[\\s*({})\\s*\\((?s:.*)/", names.join("|")));
             }
             _ => {}
         }
-        self.rule(name, &body);
+        self.rule(name, &all.join(" & "));
     }
 
     /// The grammar of text with calls, each of which is `calls` after its opener.
