@@ -11,6 +11,7 @@ use fastllm_text::tokenizer::Tokenizer;
 use fastllm_text::tools;
 
 use crate::compiler::{Compiler, Grammar};
+use crate::constraint::{Position, allow};
 use crate::error::GrammarError;
 use crate::source::Source;
 use crate::vocabulary;
@@ -109,13 +110,13 @@ impl Answer {
         match &self.reasoning {
             None => run.begin_answer(0),
             Some(reasoning) => {
-                run.thought = reasoning.grammar.as_ref().map(|grammar| grammar.constraint());
                 if reasoning.open.is_some() {
                     run.begin_answer(0);
                     run.phase = Phase::Start;
                 } else {
                     run.begin_thought();
                 }
+                run.thought = reasoning.grammar.as_ref().map(|grammar| grammar.start());
             }
         }
         Box::new(run)
@@ -135,43 +136,43 @@ enum Phase {
 /// One of the alternatives, as far as it was written.
 enum Thread {
     Free,
-    Grammar(Box<dyn Constraint>),
-    Both(Box<dyn Constraint>, Arc<Grammar>),
+    Grammar(Position),
+    Both(Position, Arc<Grammar>),
 }
 
 impl Thread {
     fn new(alternative: &Alternative) -> Self {
         match alternative {
             Alternative::Free => Self::Free,
-            Alternative::Grammar(grammar) => Self::Grammar(grammar.constraint()),
-            Alternative::Both(first, second) => Self::Both(first.constraint(), Arc::clone(second)),
+            Alternative::Grammar(grammar) => Self::Grammar(grammar.start()),
+            Alternative::Both(first, second) => Self::Both(first.start(), Arc::clone(second)),
         }
     }
 
-    fn constraint(&mut self) -> Option<&mut Box<dyn Constraint>> {
+    fn position(&mut self) -> Option<&mut Position> {
         match self {
             Self::Free => None,
-            Self::Grammar(constraint) | Self::Both(constraint, _) => Some(constraint),
+            Self::Grammar(position) | Self::Both(position, _) => Some(position),
         }
     }
 
     fn allows(&mut self, id: u32) -> Result<bool, ConstraintError> {
-        self.constraint().map_or(Ok(true), |constraint| Ok(allows(constraint.mask()?, id)))
+        self.position().map_or(Ok(true), |position| Ok(allows(position.open_mask()?, id)))
     }
 
     fn accept(&mut self, id: u32) -> Result<(), ConstraintError> {
-        let Some(constraint) = self.constraint() else { return Ok(()) };
-        constraint.accept(id)?;
+        let Some(position) = self.position() else { return Ok(()) };
+        position.accept(id)?;
         if let Self::Both(first, second) = self
             && first.is_complete()
         {
-            *self = Self::Grammar(second.constraint());
+            *self = Self::Grammar(second.start());
         }
         Ok(())
     }
 
     fn is_complete(&self) -> bool {
-        matches!(self, Self::Grammar(constraint) if constraint.is_complete())
+        matches!(self, Self::Grammar(position) if position.is_complete())
     }
 }
 
@@ -180,7 +181,7 @@ struct Run {
     answer: Arc<Answer>,
     phase: Phase,
     /// The reasoning, where it has a grammar and may still come.
-    thought: Option<Box<dyn Constraint>>,
+    thought: Option<Position>,
     threads: Vec<Thread>,
     /// The end of what was written, as far as the markers need it.
     text: Vec<u8>,
@@ -217,6 +218,11 @@ impl Run {
         self.reasoning().and_then(|reasoning| reasoning.budget).is_some_and(|budget| self.made >= budget)
     }
 
+    /// Whether one alternative is left and nothing may stand before it.
+    fn is_alone(&self) -> bool {
+        self.phase == Phase::Answer && self.spaces == 0 && self.threads.len() == 1
+    }
+
     /// Begins to end the reasoning when its budget is used up.
     fn check_budget(&mut self) {
         let most = self.reasoning().and_then(|reasoning| reasoning.budget).map_or(usize::MAX, |b| b.saturating_add(CONTINUATION));
@@ -235,7 +241,7 @@ impl Run {
     /// After a token that may open the reasoning.
     fn start(&mut self, id: u32) -> Result<(), ConstraintError> {
         if let Some(thought) = &mut self.thought {
-            if allows(thought.mask()?, id) {
+            if allows(thought.open_mask()?, id) {
                 thought.accept(id)?;
             } else {
                 self.thought = None;
@@ -267,7 +273,7 @@ impl Run {
         if find(&self.text, close.as_bytes()) {
             self.closing.clear();
             self.phase = Phase::Closing;
-            self.closed();
+            self.closed(SPACE);
             return Ok(());
         }
         let keep = close.len().max(CONTINUATION + 1);
@@ -280,10 +286,10 @@ impl Run {
     }
 
     /// Goes on to the answer once the grammar of the reasoning is at its end.
-    fn closed(&mut self) {
+    fn closed(&mut self, spaces: usize) {
         match &self.thought {
             Some(thought) if !thought.is_complete() => {}
-            Some(_) => self.begin_answer(SPACE),
+            Some(_) => self.begin_answer(spaces),
             None => self.begin_answer(0),
         }
     }
@@ -316,13 +322,14 @@ impl Run {
             return Ok(());
         }
         let is_thinking = matches!(self.phase, Phase::Thinking | Phase::Closing);
+        let is_alone = self.is_alone();
         if let Some(thought) = self.thought.as_mut() {
-            add(&mut self.mask, thought.mask()?);
+            add(&mut self.mask, if self.phase == Phase::Closing { thought.mask()? } else { thought.open_mask()? });
         }
         for thread in &mut self.threads {
-            match thread.constraint() {
+            match thread.position() {
                 None => all(&mut self.mask, vocab_size),
-                Some(constraint) => add(&mut self.mask, constraint.mask()?),
+                Some(position) => add(&mut self.mask, if is_alone { position.mask()? } else { position.open_mask()? }),
             }
         }
         if is_thinking && self.thought.is_none() {
@@ -377,7 +384,7 @@ impl Constraint for Run {
                 if let Some(thought) = &mut self.thought {
                     thought.accept(id)?;
                 }
-                self.closed();
+                self.closed(0);
                 Ok(())
             }
             Phase::Answer => {
@@ -396,11 +403,11 @@ impl Constraint for Run {
         if !self.closing.is_empty() {
             return Ok(self.closing.iter().copied().collect());
         }
-        match (self.phase, &mut self.threads[..], &mut self.thought) {
-            (Phase::Answer, [thread], _) if self.spaces == 0 => thread.constraint().map_or(Ok(Vec::new()), |c| c.forced()),
-            (Phase::Closing, _, Some(thought)) => thought.forced(),
-            _ => Ok(Vec::new()),
+        if self.phase == Phase::Closing {
+            return self.thought.as_mut().map_or(Ok(Vec::new()), Position::forced);
         }
+        let thread = if self.is_alone() { self.threads.first_mut() } else { None };
+        thread.and_then(Thread::position).map_or(Ok(Vec::new()), Position::forced)
     }
 
     fn is_complete(&self) -> bool {
@@ -410,12 +417,6 @@ impl Constraint for Run {
 
 fn allows(mask: &[u32], id: u32) -> bool {
     mask.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
-}
-
-fn allow(mask: &mut [u32], id: u32) {
-    if let Some(word) = mask.get_mut(id as usize / 32) {
-        *word |= 1 << (id % 32);
-    }
 }
 
 fn add(mask: &mut [u32], more: &[u32]) {

@@ -32,7 +32,11 @@ pub struct Grammar {
 impl Grammar {
     /// The constraint of one request.
     pub fn constraint(&self) -> Box<dyn Constraint> {
-        Box::new(Position::new(lock(&self.matcher).deep_clone(), self.vocab_size))
+        Box::new(self.start())
+    }
+
+    pub(crate) fn start(&self) -> Position {
+        Position::new(lock(&self.matcher).deep_clone(), self.vocab_size)
     }
 
     /// About how much memory it takes.

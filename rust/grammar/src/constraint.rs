@@ -22,6 +22,20 @@ impl Position {
         Self { matcher, vocab_size, forced: VecDeque::new(), mask: Vec::new() }
     }
 
+    /// The mask without regard to what must follow, which may then come in other tokens than the tokenizer's: for texts that could still
+    /// be others.
+    pub fn open_mask(&mut self) -> Result<&[u32], ConstraintError> {
+        self.mask.clear();
+        let allowed = self.matcher.compute_mask_or_eos().map_err(|error| failed(&error.to_string()))?;
+        self.mask.extend_from_slice(allowed.as_slice());
+        self.mask.truncate(self.vocab_size.div_ceil(32));
+        // The set may have room for one id more than there are.
+        if let Some(last) = self.mask.last_mut().filter(|_| !self.vocab_size.is_multiple_of(32)) {
+            *last &= (1 << (self.vocab_size % 32)) - 1;
+        }
+        Ok(&self.mask)
+    }
+
     fn find_forced(&mut self) -> Result<(), ConstraintError> {
         if self.forced.is_empty() && !self.is_complete() {
             self.forced = self.matcher.compute_ff_tokens().into();
@@ -41,19 +55,10 @@ impl Position {
 impl Constraint for Position {
     fn mask(&mut self) -> Result<&[u32], ConstraintError> {
         self.find_forced()?;
+        let Some(&id) = self.forced.front() else { return self.open_mask() };
         self.mask.clear();
-        if let Some(&id) = self.forced.front() {
-            self.mask.resize(self.vocab_size.div_ceil(32), 0);
-            allow(&mut self.mask, id);
-        } else {
-            let allowed = self.matcher.compute_mask_or_eos().map_err(|error| failed(&error.to_string()))?;
-            self.mask.extend_from_slice(allowed.as_slice());
-            self.mask.truncate(self.vocab_size.div_ceil(32));
-            // The set may have room for one id more than there are.
-            if let Some(last) = self.mask.last_mut().filter(|_| !self.vocab_size.is_multiple_of(32)) {
-                *last &= (1 << (self.vocab_size % 32)) - 1;
-            }
-        }
+        self.mask.resize(self.vocab_size.div_ceil(32), 0);
+        allow(&mut self.mask, id);
         Ok(&self.mask)
     }
 
@@ -76,7 +81,7 @@ impl Constraint for Position {
     }
 }
 
-fn allow(mask: &mut [u32], id: u32) {
+pub fn allow(mask: &mut [u32], id: u32) {
     if let Some(word) = mask.get_mut(id as usize / 32) {
         *word |= 1 << (id % 32);
     }

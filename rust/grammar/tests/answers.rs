@@ -83,7 +83,8 @@ impl Case {
         let compiler = compiler(self.control);
         let add = json!({"name": "add", "strict": self.strict, "parameters": {"type": "object",
             "properties": {"a": {"type": "integer"}}, "required": ["a"]}});
-        let tools = Tools::from_json(if self.tools { &[add, json!({"name": "other"})][..] } else { &[] }).unwrap();
+        let declared = [add, json!({"name": "other"})];
+        let tools = Tools::from_json(if self.tools { &declared } else { &[] }).unwrap();
         let wanted = Wanted {
             tools: &tools,
             choice: self.choice,
@@ -268,10 +269,11 @@ fn a_prompt_that_has_opened_the_reasoning_is_closed() {
     ]);
 }
 
-/// Writes `text` again and again until the reasoning is over: what was written, and how many of its tokens are reasoning.
-fn exhaust(case: &Case, text: &str) -> (String, Box<dyn Constraint>) {
+/// Writes `text` again and again until it is not allowed, and what must follow: what was written, its tokens before that, and where it
+/// stands.
+fn exhaust(case: &Case, text: &str) -> (String, usize, Box<dyn Constraint>) {
     let (mut constraint, tokenizer) = (case.start(), tokenizer(case.control));
-    let mut out = Vec::new();
+    let (mut out, mut count) = (Vec::new(), 0);
     let mut ids = tokenizer.encode(text, fastllm_text::tokenizer::EncodeOptions { add_special: false, parse_special: true }).unwrap();
     ids = ids.repeat(50);
     for id in ids {
@@ -281,6 +283,7 @@ fn exhaust(case: &Case, text: &str) -> (String, Box<dyn Constraint>) {
         }
         constraint.accept(id).unwrap();
         out.extend_from_slice(tokenizer.token_bytes(id).unwrap());
+        count += 1;
     }
     for _ in 0..16 {
         let mask = constraint.mask().unwrap().to_vec();
@@ -293,7 +296,7 @@ fn exhaust(case: &Case, text: &str) -> (String, Box<dyn Constraint>) {
         constraint.accept(id).unwrap();
         out.extend_from_slice(tokenizer.token_bytes(id).unwrap());
     }
-    (String::from_utf8_lossy(&out).into_owned(), constraint)
+    (String::from_utf8_lossy(&out).into_owned(), count, constraint)
 }
 
 #[test]
@@ -301,20 +304,19 @@ fn reasoning_ends_when_its_budget_is_used_up() {
     for budget in [0, 1, 5] {
         for form in [None, Some(schema(SCHEMA))] {
             let case = Case { budget: Some(budget), form, inside: true, tools: false, ..case(Format::Hermes) };
-            let (text, mut constraint) = exhaust(&case, "a ");
-            let said = text.strip_suffix("</think>").unwrap_or_else(|| panic!("{text}"));
-            let ids = common::encode(said);
-            assert_eq!(ids.len(), budget, "{text}");
+            let (text, count, mut constraint) = exhaust(&case, "a ");
+            assert!(text.ends_with("</think>") && count == budget, "{count}: {text}");
             // The answer goes on, in its form if it has one.
             let letter = common::encode("a")[0];
             assert_eq!(allows(constraint.mask().unwrap(), letter), case.form.is_none());
-            assert!(allows(constraint.mask().unwrap(), common::encode("{")[0]));
+            let brace = |id: &u32| tokenizer(false).token_bytes(*id).is_some_and(|bytes| bytes.starts_with(b"{"));
+            assert!((0..tokenizer(false).vocab_size() as u32).filter(brace).any(|id| allows(constraint.mask().unwrap(), id)));
         }
     }
     // What is there of the marker is not written twice, and characters stay whole.
     let case = Case { budget: Some(3), inside: true, tools: false, ..case(Format::Hermes) };
     assert_eq!(exhaust(&case, "</t").0.matches("</think>").count(), 1);
-    let (text, _) = exhaust(&case, "\u{10330}");
+    let (text, ..) = exhaust(&case, "\u{10330}");
     assert!(!text.contains('\u{fffd}') && text.ends_with("</think>"), "{text}");
     // It may begin later, or not at all.
     let late = Case { budget: Some(2), inside: false, tools: false, ..case.clone() };
@@ -332,6 +334,6 @@ fn harmony_has_one_budget() {
         &format!("{}{answer}Hi", think.replace("So", "So and so and so")),
         "Hi",
     ]);
-    let (text, _) = exhaust(&case, "<|channel|>analysis<|message|>a a a a a a a");
+    let (text, ..) = exhaust(&case, "<|channel|>analysis<|message|>a a a a a a a");
     assert!(text.ends_with("<|end|><|start|>assistant<|channel|>"), "{text}");
 }

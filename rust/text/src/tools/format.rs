@@ -241,7 +241,8 @@ impl Format {
             Pythonic => pythonic::grammar_bare(&mut lark),
             _ => return None,
         };
-        Some(lark.text_of(&calls))
+        // While it could still be text, it may come in any tokens.
+        Some(lark.text_of(&calls).replacen("%llguidance {}", "%llguidance {\"no_forcing\": true}", 1))
     }
 
     /// A grammar for text in which calls of strict tools follow their schema. `None` for `Plain`.
