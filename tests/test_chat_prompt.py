@@ -113,9 +113,7 @@ def test_ordinary_conversations_have_the_ids_they_had(shared, name):
         messages = [dict(message) for message in case["messages"]]
         messages[-1]["content"] += " a < b, [1], <|x|>, <b>bold</b>"
         text = template.render(messages, tools=case["tools"], add_generation_prompt=True, **case["kwargs"])
-        ids = ids_of(
-            template, tokenizer, messages, tools=case["tools"], chat_template_kwargs=case["kwargs"]
-        )
+        ids = ids_of(template, tokenizer, messages, tools=case["tools"], chat_template_kwargs=case["kwargs"])
         assert ids == tokenizer.encode(text, add_special=False, parse_special=True), (
             case["template"],
             case["case"],

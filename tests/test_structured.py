@@ -295,7 +295,8 @@ def test_response_format(model):
         return (await model.achat(messages, response_format=wrapped, seed=1)).content, (await stream.result()).content
 
     assert asyncio.run(both()) == (expected, expected)
-    assert model.chat(messages, response_format={"type": "json_object"}, seed=1, max_tokens=4).content.startswith("{")
+    options = {"enable_thinking": False, "seed": 1, "max_tokens": 4}
+    assert model.chat(messages, response_format={"type": "json_object"}, **options).content.startswith("{")
     plain = model.chat(messages, seed=1, max_tokens=8).content
     assert model.chat(messages, response_format={"type": "text"}, seed=1, max_tokens=8).content == plain
     assert model.chat(messages, response_format=None, seed=1, max_tokens=8).content == plain

@@ -34,6 +34,7 @@ class Prepared:
     parser: _native.OutputParser
     parallel: bool
     choice: str | tuple[str]
+    reasons: bool
     budget: int | None
     # Whether the answer follows a grammar.
     constrained: bool
@@ -43,7 +44,7 @@ class Prepared:
         if not self.constrained:
             return None
         form = self.params._grammar(grammars)  # noqa: SLF001 - one package
-        return self.parser.grammar(grammars, *_chosen(self.choice), self.parallel, form, self.budget)
+        return self.parser.grammar(grammars, *_chosen(self.choice), self.parallel, self.reasons, form, self.budget)
 
 
 def prepare(
@@ -65,8 +66,10 @@ def prepare(
     text, ids = template._encode(tokenizer, normalise(template, messages), shown, variables)  # noqa: SLF001 - one package
     parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, text)  # noqa: SLF001
     parallel = bool(settings.parallel_tool_calls)
-    constrained = parser.constrained(*_chosen(choice), parallel, params.constrained, budget is not None)
-    return Prepared(ids, params, parser, parallel, choice, budget, constrained)
+    # A model that is told not to reason is not led into it where only few tokens are allowed.
+    reasons = settings.enable_thinking is not False
+    constrained = parser.constrained(*_chosen(choice), parallel, reasons, params.constrained, budget is not None)
+    return Prepared(ids, params, parser, parallel, choice, reasons, budget, constrained)
 
 
 def _chosen(choice: str | tuple[str]) -> tuple[str, str | None]:

@@ -28,7 +28,10 @@ __all__ = ["SUPPORTED", "ChatCall", "Job", "chat_ids", "chat_job", "completion_j
 _CHAT = frozenset(ChatOptions.__annotations__)
 _SAMPLING = frozenset(option.name for option in dataclasses.fields(SamplingParams))
 SUPPORTED = frozenset(
-    [*({"tool_choice", "response_format", "reasoning_effort", "reasoning_budget"} & _CHAT), *({"regex", "grammar", "choices"} & _SAMPLING)]
+    [
+        *({"tool_choice", "response_format", "reasoning_effort", "reasoning_budget"} & _CHAT),
+        *({"regex", "grammar", "choices"} & _SAMPLING),
+    ]
 )
 # Names in templates that a request may not set.
 _RESERVED = frozenset(

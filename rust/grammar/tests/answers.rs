@@ -188,17 +188,15 @@ fn strict_calls_follow_the_schema_and_text_is_free() {
         let loose = call(text, "{\"x\": [1, {}]}").replace("add", "other");
         let (think, answer) = thought(format);
         let said = format!("{think}{answer}It is [1], 3 < 4 and <b>.");
-        case.check(&[&right, &other, &loose, &said, &format!("{answer}Hi"), &format!("{think}{right}")], &[
-            &wrong,
-            &format!("{think}{wrong}"),
-            &call(text, "{}"),
-            &right.replace("add", "unknown"),
-        ]);
+        case.check(
+            &[&right, &other, &loose, &said, &format!("{answer}Hi"), &format!("{think}{right}")],
+            &[&wrong, &format!("{think}{wrong}"), &call(text, "{}"), &right.replace("add", "unknown")],
+        );
         if !matches!(format, Format::Llama3 | Format::Harmony) {
-            case.check(&[&format!("I look.\n{right}"), &format!("A {right} b {loose}")], &[
-                &format!("I look.\n{wrong}"),
-                &format!("{right} and {wrong}"),
-            ]);
+            case.check(
+                &[&format!("I look.\n{right}"), &format!("A {right} b {loose}")],
+                &[&format!("I look.\n{wrong}"), &format!("{right} and {wrong}")],
+            );
         }
     }
     let case = Case { strict: true, control: true, ..case(Format::Llama3) };
@@ -215,11 +213,12 @@ fn bare_arguments_are_strict_too() {
         [(Format::Qwen3Coder, &tags), (Format::Glm4, &glm), (Format::Pythonic, &python)];
     for (format, text) in cases {
         let case = Case { strict: true, ..case(format) };
-        case.check(&[&text("add", "1"), &text("other", "\"x\""), "<think>So.</think>Hi [x]"], &[
-            &text("add", "\"x\""),
-            &text("unknown", "1"),
-            &format!("<think>So.</think>{}", text("add", "x")),
-        ]);
+        case.check(
+            &[&text("add", "1"), &text("other", "\"x\""), "<think>So.</think>Hi [x]"],
+            &[&text("add", "\"x\""), &format!("<think>So.</think>{}", text("add", "x"))],
+        );
+        // Where only the name tells a call from text, it is text.
+        assert_eq!(case.accepts(&text("unknown", "1")), format == Format::Pythonic);
     }
     Case { strict: true, ..case(Format::Pythonic) }.check(&["[a](b)", "[1, 2]"], &["[add(", " [ add(b=1)]"]);
 }
@@ -260,13 +259,10 @@ fn forms_of_all_kinds_are_taken_as_they_are() {
 fn a_prompt_that_has_opened_the_reasoning_is_closed() {
     let form = Some(schema(SCHEMA));
     let case = Case { form, inside: true, ..case(Format::DeepSeek) };
-    case.check(&["\nSo.\n</think>\n\n{\"name\": \"x\"}", "</think>{\"name\": \"\"}"], &[
-        "{\"name\": \"x\"}",
-        "So.",
-        "<think></think>Hi",
-        "So.</think>",
-        "So.</think>     {\"name\": \"x\"}",
-    ]);
+    case.check(
+        &["\nSo.\n</think>\n\n{\"name\": \"x\"}", "</think>{\"name\": \"\"}"],
+        &["{\"name\": \"x\"}", "So.", "<think></think>Hi", "So.</think>", "So.</think>     {\"name\": \"x\"}"],
+    );
 }
 
 /// Writes `text` again and again until it is not allowed, and what must follow: what was written, its tokens before that, and where it
@@ -329,11 +325,10 @@ fn harmony_has_one_budget() {
     let (think, answer) = ("<|channel|>analysis<|message|>So<|end|><|start|>assistant", "<|channel|>final<|message|>");
     let call = "<|channel|>commentary to=functions.add <|constrain|>json<|message|>{\"a\": \"free\"}<|call|>";
     let said = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant";
-    case.check(&[&format!("{think}{answer}Hi there"), &format!("{think}{said}{call}"), &format!("{answer}Hi")], &[
-        &format!("{think}{think}{answer}Hi"),
-        &format!("{}{answer}Hi", think.replace("So", "So and so and so")),
-        "Hi",
-    ]);
+    case.check(
+        &[&format!("{think}{answer}Hi there"), &format!("{think}{said}{call}"), &format!("{answer}Hi")],
+        &[&format!("{think}{think}{answer}Hi"), &format!("{}{answer}Hi", think.replace("So", "So and so and so")), "Hi"],
+    );
     let (text, ..) = exhaust(&case, "<|channel|>analysis<|message|>a a a a a a a");
     assert!(text.ends_with("<|end|><|start|>assistant<|channel|>"), "{text}");
 }

@@ -96,12 +96,23 @@ impl OutputParser {
     }
 
     /// Whether the answer follows a grammar: see `grammar`.
-    fn constrained(&self, choice: &str, name: Option<&str>, parallel: bool, form: bool, budget: bool, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.answer(choice, name, parallel, form, budget).map_err(|error| errors::parameter(py, error.to_string()))?.is_some())
+    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "keywords of one Python function")]
+    fn constrained(
+        &self,
+        choice: &str,
+        name: Option<&str>,
+        parallel: bool,
+        reasons: bool,
+        form: bool,
+        budget: bool,
+        py: Python<'_>,
+    ) -> PyResult<bool> {
+        let answer = self.answer(choice, name, parallel, reasons, form, budget);
+        Ok(answer.map_err(|error| errors::parameter(py, error.to_string()))?.is_some())
     }
 
-    /// What the answer must follow; `None`: nothing. `choice`: "auto", "required", or "named" with the name of a tool; `form`: what
-    /// content must be; `budget`: most tokens of reasoning.
+    /// What the answer must follow; `None`: nothing. `choice`: "auto", "required", or "named" with the name of a tool; `reasons`: whether
+    /// a grammar lets it begin to reason; `form`: what content must be; `budget`: most tokens of reasoning.
     #[expect(clippy::too_many_arguments, reason = "keywords of one Python function")]
     fn grammar(
         &self,
@@ -109,12 +120,13 @@ impl OutputParser {
         choice: &str,
         name: Option<&str>,
         parallel: bool,
+        reasons: bool,
         form: Option<&Grammar>,
         budget: Option<usize>,
         py: Python<'_>,
     ) -> PyResult<Option<Grammar>> {
         let form = form.map(|form| form.form().ok_or_else(|| errors::internal(py, "an answer is no form".to_owned()))).transpose()?;
-        let answer = self.answer(choice, name, parallel, form.is_some(), budget.is_some());
+        let answer = self.answer(choice, name, parallel, reasons, form.is_some(), budget.is_some());
         let Some(answer) = answer.map_err(|error| errors::parameter(py, error.to_string()))? else { return Ok(None) };
         let compiled = py.detach(|| grammars.compiler.answer(answer, form.as_ref(), budget)).or_raise(py)?;
         Ok(Some(Grammar::of_answer(compiled)))
@@ -122,7 +134,16 @@ impl OutputParser {
 }
 
 impl OutputParser {
-    fn answer(&self, choice: &str, name: Option<&str>, parallel: bool, form: bool, budget: bool) -> Result<Option<Answer>, AnswerError> {
+    #[expect(clippy::fn_params_excessive_bools, reason = "options of a request")]
+    fn answer(
+        &self,
+        choice: &str,
+        name: Option<&str>,
+        parallel: bool,
+        reasons: bool,
+        form: bool,
+        budget: bool,
+    ) -> Result<Option<Answer>, AnswerError> {
         let Options { format, tools, reasoning, inside_reasoning } = &self.options;
         format.answer(&Constraint {
             tools,
@@ -134,7 +155,7 @@ impl OutputParser {
             parallel,
             form,
             budget,
-            reasoning: *reasoning,
+            reasoning: reasoning.filter(|_| reasons || budget || *inside_reasoning),
             inside_reasoning: *inside_reasoning,
             control: &|text| self.tokenizer.control_id(text),
         })

@@ -30,13 +30,9 @@ pub(super) fn calls(opener: usize) -> NamedCalls {
 
 pub(super) fn grammar(lark: &mut Lark<'_>) -> String {
     let open = lark.open("<|tool_calls_section_begin|>");
-    let [begin, separator, end, close] = [
-        "<|tool_call_begin|>",
-        "<|tool_call_argument_begin|>",
-        "<|tool_call_end|>",
-        "<|tool_calls_section_end|>",
-    ]
-    .map(|marker| lark.marker(marker));
+    let [begin, separator, end, close] =
+        ["<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>", "<|tool_calls_section_end|>"]
+            .map(|marker| lark.marker(marker));
     let call = lark.each(|_, name, arguments| {
         format!("{begin} {} /[0-9]{{1,3}}/ {separator} {arguments} {end}", Lark::text(&format!("functions.{name}:")))
     });
