@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "normalise", "prepare"]
 
 
+# What templates call the variable that says whether to reason.
+_THINKING = ("enable_thinking", "thinking")
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A prompt, how its answer is made, and what reads it."""
@@ -67,7 +71,7 @@ def prepare(
     parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, text)  # noqa: SLF001
     parallel = bool(settings.parallel_tool_calls)
     # A model that is told not to reason is not led into it where only few tokens are allowed.
-    reasons = settings.enable_thinking is not False
+    reasons = not any(variables.get(name) is False for name in _THINKING)
     constrained = parser.constrained(*_chosen(choice), parallel, reasons, params.constrained, budget is not None)
     return Prepared(ids, params, parser, parallel, choice, reasons, budget, constrained)
 
@@ -128,7 +132,7 @@ def _variables(template: ChatTemplate, settings: ChatSettings) -> dict[str, Any]
     if own is not None:
         raise ParameterError(f"chat_template_kwargs cannot have {own!r}: chat sets it itself")
     wanted = (
-        ("enable_thinking", settings.enable_thinking, ("enable_thinking", "thinking")),
+        ("enable_thinking", settings.enable_thinking, _THINKING),
         ("reasoning_effort", settings.reasoning_effort, ("reasoning_effort",)),
     )
     for option, value, names in wanted:

@@ -188,6 +188,29 @@ def test_template_variables(client, server):
     assert usage.prompt_tokens == count(chat_template_kwargs={"enable_thinking": True})
 
 
+def test_reasoning_has_a_budget(client, model):
+    question = [{"role": "user", "content": "What is 3 plus 4?"}]
+    thinking = {"chat_template_kwargs": {"enable_thinking": True}, "reasoning_budget": 2}
+    reply = client.chat.completions.create(model=NAME, messages=question, temperature=0, extra_body=thinking)
+    expected = model.chat(question, temperature=0, enable_thinking=True, reasoning_budget=2)
+    assert reply.choices[0].message.content == expected.content
+    assert reply.choices[0].message.reasoning_content == expected.reasoning_content
+    for wrong in (-1, 1.5, "2"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.chat.completions.create(model=NAME, messages=HELLO, extra_body={"reasoning_budget": wrong})
+        assert caught.value.param == "reasoning_budget"
+
+
+@tools
+def test_strict_tools(client):
+    city = {"type": "string", "enum": ["Oslo", "Rome"]}
+    schema = {"type": "object", "properties": {"city": city}, "required": ["city"], "additionalProperties": False}
+    tool = {"type": "function", "function": {**WEATHER["function"], "parameters": schema, "strict": True}}
+    reply = client.chat.completions.create(model=NAME, messages=ASK_WEATHER, tools=[tool], temperature=0)
+    (call,) = reply.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
+
+
 @tools
 def test_tools(client):
     reply = client.chat.completions.create(model=NAME, messages=ASK_WEATHER, tools=[WEATHER], temperature=0)

@@ -32,8 +32,15 @@ def test_anthropic(server, model):
         assert told.content
         with pytest.raises(anthropic.NotFoundError):
             client.messages.create(**{**options, "model": "other"})
-        with pytest.raises(anthropic.BadRequestError, match="thinking"):
-            client.messages.create(**options, thinking={"type": "enabled", "budget_tokens": 1024})
+        question = {**options, "messages": [{"role": "user", "content": "What is 3 plus 4?"}]}
+        for budget in (2, 1024):
+            answer = client.messages.create(**question, thinking={"type": "enabled", "budget_tokens": budget})
+            thought = model.chat(question["messages"], temperature=0, enable_thinking=True, reasoning_budget=budget)
+            assert [block.type for block in answer.content] == ["thinking", "text"]
+            assert answer.content[0].thinking == thought.reasoning_content
+            assert answer.usage.output_tokens == thought.usage.completion_tokens
+        with pytest.raises(anthropic.BadRequestError, match="budget_tokens"):
+            client.messages.create(**options, thinking={"type": "enabled"})
 
 
 def test_openai_responses(server, model):

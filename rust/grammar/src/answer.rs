@@ -29,6 +29,8 @@ struct Reasoning {
     open: Option<&'static str>,
     /// What ends it.
     close: &'static str,
+    /// Whether the grammar goes on after that.
+    goes_on: bool,
     /// Most tokens between the two.
     budget: Option<usize>,
 }
@@ -52,8 +54,8 @@ impl Compiler {
     pub fn answer(&self, answer: tools::Answer, form: Option<&Arc<Grammar>>, budget: Option<usize>) -> Result<Answer, GrammarError> {
         let compile = |text: String| self.compile(&Source::Lark(text));
         let thought = |thought: tools::Thought| {
-            let tools::Thought { grammar, open, close } = thought;
-            Ok::<_, GrammarError>(Reasoning { grammar: grammar.map(compile).transpose()?, open, close, budget })
+            let tools::Thought { grammar, open, close, goes_on } = thought;
+            Ok::<_, GrammarError>(Reasoning { grammar: grammar.map(compile).transpose()?, open, close, goes_on, budget })
         };
         let reasoning = answer.thought.map(thought).transpose()?;
         let mut alternatives = Vec::with_capacity(answer.alternatives.len());
@@ -272,8 +274,13 @@ impl Run {
         let close = self.reasoning().map(|reasoning| reasoning.close).unwrap_or_default();
         if find(&self.text, close.as_bytes()) {
             self.closing.clear();
-            self.phase = Phase::Closing;
-            self.closed(SPACE);
+            if self.thought.is_none() {
+                self.begin_answer(0);
+            } else if self.reasoning().is_some_and(|reasoning| reasoning.goes_on) {
+                self.phase = Phase::Closing;
+            } else {
+                self.begin_answer(SPACE);
+            }
             return Ok(());
         }
         let keep = close.len().max(CONTINUATION + 1);
@@ -283,15 +290,6 @@ impl Run {
             self.check_budget();
         }
         Ok(())
-    }
-
-    /// Goes on to the answer once the grammar of the reasoning is at its end.
-    fn closed(&mut self, spaces: usize) {
-        match &self.thought {
-            Some(thought) if !thought.is_complete() => {}
-            Some(_) => self.begin_answer(spaces),
-            None => self.begin_answer(0),
-        }
     }
 
     /// Drops the alternatives that `id` leaves.
@@ -384,7 +382,9 @@ impl Constraint for Run {
                 if let Some(thought) = &mut self.thought {
                     thought.accept(id)?;
                 }
-                self.closed(0);
+                if self.thought.as_ref().is_none_or(Position::is_complete) {
+                    self.begin_answer(0);
+                }
                 Ok(())
             }
             Phase::Answer => {

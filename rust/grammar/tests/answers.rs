@@ -12,7 +12,8 @@ use fastllm_text::tokenizer::Tokenizer;
 use fastllm_text::tools::{Choice, Constraint as Wanted, Format, Reasoning, Tools};
 use serde_json::json;
 
-const CONTROL: [&str; 17] = [
+const CONTROL: [&str; 18] = [
+    "<|return|>",
     "<|start|>",
     "<|channel|>",
     "<|message|>",
@@ -61,6 +62,7 @@ fn compiler(control: bool) -> &'static Compiler {
 }
 
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "options of a request")]
 struct Case {
     format: Format,
     control: bool,
@@ -209,9 +211,12 @@ fn bare_arguments_are_strict_too() {
     let tags = |tool: &str, a: &str| format!("<tool_call>\n<function={tool}>\n<parameter=a>\n{a}\n</parameter>\n</function>\n</tool_call>");
     let glm = |tool: &str, a: &str| format!("<tool_call>{tool}\n<arg_key>a</arg_key>\n<arg_value>{a}</arg_value>\n</tool_call>");
     let python = |tool: &str, a: &str| format!("[{tool}(a={a})]");
-    let cases: [(Format, &dyn Fn(&str, &str) -> String); 3] =
-        [(Format::Qwen3Coder, &tags), (Format::Glm4, &glm), (Format::Pythonic, &python)];
-    for (format, text) in cases {
+    for format in [Format::Qwen3Coder, Format::Glm4, Format::Pythonic] {
+        let text = |tool: &str, a: &str| match format {
+            Format::Qwen3Coder => tags(tool, a),
+            Format::Glm4 => glm(tool, a),
+            _ => python(tool, a),
+        };
         let case = Case { strict: true, ..case(format) };
         case.check(
             &[&text("add", "1"), &text("other", "\"x\""), "<think>So.</think>Hi [x]"],

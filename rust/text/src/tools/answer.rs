@@ -22,6 +22,8 @@ pub struct Thought {
     pub open: Option<&'static str>,
     /// What ends it.
     pub close: &'static str,
+    /// Whether its grammar goes on after that, with what must stand before the answer.
+    pub goes_on: bool,
 }
 
 /// What may follow the reasoning.
@@ -72,6 +74,7 @@ impl Format {
                 grammar: (!free).then(|| self.thought(constraint, reasoning)),
                 open: (!constraint.inside_reasoning).then_some(reasoning.open),
                 close: reasoning.close,
+                goes_on: self == Format::Harmony,
             }
         });
         Ok(Some(Answer { thought, alternatives }))
@@ -89,7 +92,8 @@ impl Format {
         }
         lark.through("thought", reasoning.close);
         let open = if constraint.inside_reasoning { String::new() } else { lark.marker(reasoning.open) };
-        lark.text_of(&format!("{open} thought"))
+        // A token may hold the end of a marker that is text, and white space.
+        lark.text_of(&format!("{open} thought /[ \\n]{{0,4}}/"))
     }
 
     fn alternatives(self, constraint: &Constraint<'_>) -> Result<Vec<Alternative>, AnswerError> {

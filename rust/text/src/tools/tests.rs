@@ -441,7 +441,7 @@ fn grammars_allow_reasoning_first() {
         let constraint = Constraint { choice: Choice::Required, reasoning, inside_reasoning, ..constraint(&tools, control) };
         Format::Hermes.answer(&constraint).unwrap().unwrap().thought.unwrap()
     };
-    let Thought { grammar, open, close } = thought(false, &|_| None);
+    let Thought { grammar, open, close, .. } = thought(false, &|_| None);
     let text = grammar.unwrap();
     assert!(text.contains("start: \"<think>\" thought") && text.contains("thought[lazy]: /(?s:.*)<\\/think>/"), "{text}");
     assert_eq!((open, close), (Some("<think>"), "</think>"));
