@@ -549,7 +549,7 @@ class Model:
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
-            output.prompt_tokens = len(ids)
+            output.prompt_ids = ids
             return await self._asubmit(ids, params, waker)
 
         return AsyncTokenStream(output, submit)
@@ -564,7 +564,7 @@ class Model:
     ) -> AsyncChatStream:
         ids = self._chat_prompt(messages, tools, chat_template, variables)
         output = _Output(ChatChunk, ChatReply, self.tokenizer, params, None)
-        output.prompt_tokens = len(ids)
+        output.prompt_ids = ids
 
         async def submit(waker: _native.Waker) -> _native.Request:
             return await self._asubmit(ids, params, waker)
