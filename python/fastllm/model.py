@@ -640,7 +640,7 @@ class Model:
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
-            output.prompt_tokens = len(ids)
+            output.prompt_ids = ids
             return await self._asubmit(ids, params, waker)
 
         return AsyncTokenStream(output, submit)
@@ -671,7 +671,7 @@ class Model:
             return await self._asubmit(prepared.ids, prepared.params, waker, prepared.parser.shown())
 
         output = ChatOutput(prepared, self.tokenizer, None)
-        output.prompt_tokens = len(prepared.ids)
+        output.prompt_ids = prepared.ids
         return AsyncChatStream(output, submit)
 
     @staticmethod

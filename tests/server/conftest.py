@@ -96,13 +96,14 @@ def http(path, body, headers=(), method="POST"):
 
 
 @contextlib.contextmanager
-def serve(*arguments, env=None):
+def serve(*arguments, env=None, **options):
     """A server with these arguments; it has to end with exit code 0 when it is told to."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "fastllm", "serve", "--port", "0", *map(str, arguments)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(env or {})},
+        **options,
     )
     try:
         line = process.stderr.readline()

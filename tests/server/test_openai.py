@@ -227,6 +227,21 @@ def test_a_tool_can_be_demanded(client):
     assert reply.choices[0].message.tool_calls[0].function.name == "get_weather"
 
 
+@tools
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tools": [WEATHER, WEATHER]}, "tools"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+    ],
+)
+def test_what_the_library_refuses_is_named(client, body, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=NAME, messages=HELLO, extra_body=body)
+    assert caught.value.param == param
+
+
 @structured
 def test_structured_output(client):
     schema = {

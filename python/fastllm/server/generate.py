@@ -262,13 +262,12 @@ def _constraint(fields: Mapping[str, Any]) -> str | None:
 
 
 async def chat_ids(model: Model, call: ChatCall) -> list[int]:
-    """The tokens of a conversation."""
+    """The tokens of a conversation, as they would be answered."""
     keywords = call.keywords()
-    variables = keywords["chat_template_kwargs"]
 
     def ids() -> list[int]:
-        text = model.apply_chat_template(call.messages, tools=keywords.get("tools"), **variables)
-        return model.tokenizer.encode(text, add_special=False, parse_special=True)
+        stream = model.achat_stream(call.messages, **keywords)  # it is never started
+        return list(stream._output.prompt_ids or ())  # noqa: SLF001 - one package
 
     try:
         return await asyncio.to_thread(ids)
