@@ -367,6 +367,19 @@ def test_a_port_that_is_taken_is_one_line(server):
     assert "in use" in result.stderr
 
 
+def test_a_port_that_is_taken_while_the_model_loads_is_an_error_and_no_hang(model):
+    from fastllm.server import run
+    from fastllm.server.options import ServerOptions
+
+    with run.bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        second = run.bind("127.0.0.1", port)
+        first.listen()
+        with pytest.raises(OSError, match="in use"):
+            run.serve({"m": model}, ServerOptions(), second)
+
+
 def test_several_models_by_name(demo_path):
     with serve(f"one={demo_path}", demo_path) as server:
         names = [model["id"] for model in json.loads(server.get("/v1/models")[1])["data"]]

@@ -54,6 +54,9 @@ def serve(
         options: Limits and keys.
         socket: From `bind`; closed at the end.
         started: Called with the address and the port when requests are taken.
+
+    Raises:
+        OSError: Another process listens on the address by now.
     """
     app = create_app(models, options)
     files = _more_files()
@@ -95,7 +98,8 @@ def bind(host: str, port: int) -> sockets.socket:
     family, _, _, _, address = found[0]
     socket = sockets.socket(family, sockets.SOCK_STREAM)
     try:
-        if os.name == "posix":  # elsewhere this lets two servers share a port
+        # Elsewhere this lets two servers share a port; and a port of the system's choice is to be nobody else's.
+        if os.name == "posix" and port != 0:
             socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
         socket.bind(address)
     except OSError as error:
@@ -129,11 +133,13 @@ class _Server(uvicorn.Server):
         self._listening = asyncio.Event()
 
     async def startup(self, sockets: Any = ()) -> None:
-        """Says that the server listens."""
-        await super().startup(sockets)
-        for socket in sockets:
-            socket.listen(_BACKLOG)
-        self._listening.set()
+        """Says when the server listens, or that it cannot."""
+        try:
+            await super().startup(sockets)
+            for socket in sockets:
+                socket.listen(_BACKLOG)
+        finally:
+            self._listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -157,7 +163,7 @@ class _Server(uvicorn.Server):
         with _handlers(loop, stop):
             serving = asyncio.ensure_future(self.serve(sockets=[socket]))
             await self._listening.wait()
-            if started is not None:
+            if self.started and started is not None:
                 started(*socket.getsockname()[:2])
             await serving
         for timer in limit:
