@@ -45,6 +45,30 @@ def test_generate(model, demo_path):
     assert output("generate", demo_path, *greedy, "--isa", "scalar", "-t", "1", stdin=STORY) == text
 
 
+def test_generate_follows_a_form(tmp_path):
+    question = "Give me a JSON object with name and age: Asha is 7 years old."
+    schema = tmp_path / "person.json"
+    schema.write_text(
+        '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer"}},'
+        ' "required": ["name", "age"], "additionalProperties": false}'
+    )
+    greedy = ("--temperature", "0", "-n", "40")
+    assert set(json.loads(output("generate", question, *greedy, "--json-schema", f"@{schema}"))) == {"name", "age"}
+    assert output("generate", question, *greedy, "--regex", "[0-9]{3}")[:-1].isdigit()
+    wrong = fastllm("generate", question, *greedy, "--grammar", "start: (")
+    assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (1, "", 1)
+    absent = fastllm("generate", question, "--json-schema", f"@{tmp_path / 'nothing'}")
+    assert absent.returncode == 1
+    assert "nothing" in absent.stderr
+
+
+def test_generate_with_a_draft_model_and_without_guesses(demo_path):
+    greedy = ("generate", STORY, "--temperature", "0", "-n", "30")
+    expected = output(*greedy)
+    assert output(*greedy, "--draft", demo_path) == expected
+    assert output(*greedy, "--no-speculate", "--prefix-cache", "0") == expected
+
+
 def test_generate_takes_every_sampling_option(model):
     options = {"max_tokens": 9, "temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.99,
                "repetition_penalty": 1.1, "presence_penalty": 0.1, "frequency_penalty": 0.1, "dry_multiplier": 0.5,

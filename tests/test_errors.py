@@ -80,8 +80,8 @@ def test_an_unknown_keyword_is_a_type_error(model):
     for call in (model.generate, model.stream, model.agenerate, model.astream):
         with pytest.raises(TypeError, match=r"unexpected keyword argument 'temprature'; did you mean 'temperature'"):
             start(call("x", temprature=1))
-    with pytest.raises(TypeError, match="tool_choice"):
-        model.chat([{"role": "user", "content": "x"}], tool_choice="auto")
+    with pytest.raises(TypeError, match="tool_choise"):
+        model.chat([{"role": "user", "content": "x"}], tool_choise="auto")
     with pytest.raises(TypeError):
         Model.demo(draft=None)
     with pytest.raises(TypeError):

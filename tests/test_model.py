@@ -70,24 +70,6 @@ def test_chat_takes_another_template_and_its_variables(model):
     assert again.content == reply.content
 
 
-def test_tools_are_rendered_and_calls_stay_in_the_content(model):
-    tools = [
-        {
-            "type": "function",
-            "function": {
-                "name": "get_weather",
-                "description": "Get the weather in a city.",
-                "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-            },
-        }
-    ]
-    assert "get_weather" in model.apply_chat_template([{"role": "user", "content": "Hi"}], tools=tools)
-    reply = model.chat(
-        [{"role": "user", "content": "What is the weather in Paris?"}], tools=tools, temperature=0, max_tokens=64
-    )
-    assert "<tool_call>" in reply.content
-
-
 def test_a_list_gives_a_list_in_order_and_the_same_texts(model):
     prompts = [f"Once upon a time there was a {animal}" for animal in ("cat", "dog", "bird", "fox")] * 40
     together = model.generate(prompts, max_tokens=8, temperature=0.7, seed=3)

@@ -1,4 +1,4 @@
-"""The Python blocks of README.md run, in order, as one program."""
+"""The Python blocks of README.md, and of guides, run in order, each page as one program."""
 
 import re
 import subprocess
@@ -9,10 +9,11 @@ import pytest
 from .conftest import ROOT
 
 
-def test_the_examples_run(tmp_path):
-    readme = ROOT / "README.md"
+@pytest.mark.parametrize("page", ["README.md", "docs/reuse-and-guesses.md"])
+def test_the_examples_run(tmp_path, page):
+    readme = ROOT / page
     if not readme.exists():
-        pytest.skip("there is no README.md")
+        pytest.skip(f"there is no {page}")
     blocks = re.findall(r"^```python\n(.*?)^```", readme.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert "Model.demo()" in blocks[0]
     program = tmp_path / "readme.py"

@@ -1,10 +1,13 @@
 """Conversations that are kept: nothing is computed twice, and no result changes."""
 
+from pathlib import Path
+
 import pytest
 
 import fastllm
 from fastllm import ContextOverflowError, Model, SavedStateError
 
+GOLDEN = Path(__file__).parent / "data" / "golden"
 STORY = "Once upon a time there was a little fox. "
 
 
@@ -110,3 +113,15 @@ def test_guesses_change_nothing():
             options = {"max_tokens": 60, "temperature": 0.5, "seed": seed, "ignore_eos": True, "logprobs": 1}
             assert plain.generate(prompt, **options).logprobs == guessing.generate(prompt, **options).logprobs
         assert plain.stats().drafted_tokens == 0
+
+
+def test_a_draft_model_changes_nothing(tmp_path):
+    prompt = "Once upon a time"
+    with Model.demo(speculate=False) as plain, Model(fastllm.model.DEMO, draft=fastllm.model.DEMO) as drafted:
+        for seed in range(4):
+            options = {"max_tokens": 80, "temperature": 0.7, "seed": seed, "ignore_eos": True}
+            assert drafted.generate(prompt, **options).token_ids == plain.generate(prompt, **options).token_ids
+    with pytest.raises(fastllm.ParameterError, match="tokens are other tokens"):
+        Model(fastllm.model.DEMO, draft=GOLDEN / "llama" / "model-f16.gguf")
+    with pytest.raises(FileNotFoundError):
+        Model(fastllm.model.DEMO, draft=tmp_path / "nothing.gguf")

@@ -53,6 +53,7 @@ from fastllm.results import (
 from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, TokenStream
 from fastllm.tokenizer import Tokenizer
+from fastllm.tools import ToolCall, ToolCallDelta, describe_tool
 
 __all__ = [
     "AsyncChatStream",
@@ -93,12 +94,15 @@ __all__ = [
     "TokenLogprob",
     "TokenStream",
     "Tokenizer",
+    "ToolCall",
+    "ToolCallDelta",
     "TopLogprob",
     "UnsupportedModelError",
     "Usage",
     "__version__",
     "async_openai",
     "available_isas",
+    "describe_tool",
     "openai",
     "plan",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, final
 from fastllm.cache import Condition
 from fastllm.gguf import MetadataValue
 
+_Part: TypeAlias = tuple[Literal["content", "reasoning", "begin", "arguments", "end", "malformed"], int | None, str]
 _Cached: TypeAlias = tuple[Path, Path, int, float, Condition]
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Grammar",
     "Grammars",
     "Model",
+    "OutputParser",
     "Prefill",
     "Request",
     "Sampling",
@@ -36,6 +38,7 @@ __all__ = [
     "measure_compute",
     "measure_read",
     "shutdown",
+    "tool_formats",
 ]
 
 __version__: str
@@ -50,6 +53,7 @@ def default_threads() -> int: ...
 def measure_compute(isa: str, threads: int, seconds: float) -> tuple[tuple[float, float], tuple[float, float]]: ...
 def measure_read(isa: str, threads: Sequence[int], bytes: int, seconds: float) -> list[tuple[float, float]]: ...
 def shutdown() -> None: ...
+def tool_formats() -> list[str]: ...
 
 @final
 class File:
@@ -89,6 +93,16 @@ class Tokenizer:
 @final
 class ChatTemplate:
     def __new__(cls, source: str, bos_token: str | None, eos_token: str | None) -> ChatTemplate: ...
+    def variables(self) -> list[str]: ...
+    def encode(
+        self,
+        tokenizer: Tokenizer,
+        messages: list[Any],
+        tools: list[Any] | None,
+        add_generation_prompt: bool,
+        now: tuple[int, int, int, int, int, int, int] | None,
+        variables: dict[str, Any],
+    ) -> tuple[str, list[int]]: ...
     def render(
         self,
         messages: list[Any],
@@ -97,6 +111,18 @@ class ChatTemplate:
         now: tuple[int, int, int, int, int, int, int] | None,
         variables: dict[str, Any],
     ) -> str: ...
+
+@final
+class OutputParser:
+    def __new__(
+        cls, tokenizer: Tokenizer, template: str, format: str | None, tools: list[Any] | None, prompt: str
+    ) -> OutputParser: ...
+    @property
+    def format(self) -> str: ...
+    def shown(self) -> list[int]: ...
+    def push(self, text: str) -> list[_Part]: ...
+    def finish(self) -> list[_Part]: ...
+    def constraint(self, name: str | None, parallel: bool) -> str | None: ...
 
 @final
 class Model:
@@ -177,7 +203,14 @@ class Grammars:
 
 @final
 class Engine:
-    def __new__(cls, model: Model, tokenizer: Tokenizer, cache_bytes: int, speculate: bool) -> Engine: ...
+    def __new__(
+        cls,
+        model: Model,
+        tokenizer: Tokenizer,
+        cache_bytes: int,
+        speculate: bool,
+        draft: Model | None,
+    ) -> Engine: ...
     def submit(
         self,
         prompt: Sequence[int],
@@ -185,6 +218,7 @@ class Engine:
         grammar: Grammar | None,
         skip_ahead: bool,
         waker: Waker | None,
+        shown: Sequence[int] | None = None,
     ) -> Request: ...
     def save_state(self, ids: Sequence[int], path: str | os.PathLike[str] | None, file: File) -> None: ...
     def restore_state(self, path: str | os.PathLike[str], file: File) -> list[int]: ...

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastllm import _native
+from fastllm.answer import ChatOutput
 from fastllm.chat import ChatTemplate, Message
+from fastllm.conversation import ChatSettings, Prepared, normalise, prepare
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams
-from fastllm.results import ChatChunk, ChatReply, Chunk, EngineStats, Generation
+from fastllm.results import ChatReply, Chunk, EngineStats, Generation
 from fastllm.session import Session
 from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
 from fastllm.structured import response_schema
 from fastllm.tokenizer import Tokenizer
+from fastllm.tools import Tool, ToolChoice
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,6 +72,8 @@ class Model:
             None: one full context or 512 MiB, whichever is more, but at most a quarter of the memory that is free.
         speculate: Whether tokens are guessed from the text before (prompt lookup) and computed beside the certain one,
             where measured times say that it pays: texts that repeat their prompt come faster. The output is the same.
+        draft: A smaller model with the same vocabulary (a GGUF file) that guesses too, where that pays. The output is
+            the same.
         progress: Called with bytes loaded and bytes in all, while the weights are loaded.
 
     Raises:
@@ -91,24 +96,33 @@ class Model:
         cache: bool = True,
         prefix_cache: int | None = None,
         speculate: bool = True,
+        draft: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> None:
+        def load(file: GGUFFile, context_length: int | None, progress: Progress | None) -> _native.Model:
+            return _native.Model(
+                file._native,  # noqa: SLF001 - one package
+                "auto" if isa is None else isa,
+                _count("threads", threads),
+                _count("prefill_threads", prefill_threads),
+                kv_dtype,
+                _count("context_length", context_length),
+                bool(cache),
+                progress,
+            )
+
         self._file = GGUFFile(path)
-        self._weights = _native.Model(
-            self._file._native,  # noqa: SLF001 - one package
-            "auto" if isa is None else isa,
-            _count("threads", threads),
-            _count("prefill_threads", prefill_threads),
-            kv_dtype,
-            _count("context_length", context_length),
-            bool(cache),
-            progress,
-        )
+        self._weights = load(self._file, context_length, progress)
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
         kept = (
             _kept_bytes(self._weights.sequence_bytes) if prefix_cache is None else _bytes("prefix_cache", prefix_cache)
         )
-        self._engine = _native.Engine(self._weights, self.tokenizer._native, kept, bool(speculate))  # noqa: SLF001
+        helper = None
+        if draft is not None:
+            file = GGUFFile(draft)
+            _same_vocabulary(self._file, file)
+            helper = load(file, self.context_length, None)
+        self._engine = _native.Engine(self._weights, self.tokenizer._native, kept, bool(speculate), helper)  # noqa: SLF001
         self._grammars = _native.Grammars(self.tokenizer._native)  # noqa: SLF001
         # Tokens that a grammar forces are not sampled one by one. The output is the same; tests turn it off.
         self._skip_ahead = True
@@ -244,7 +258,12 @@ class Model:
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_format: str | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | type[Any] | None = None,
@@ -252,13 +271,21 @@ class Model:
     ) -> ChatReply:
         """Answers a conversation.
 
-        The messages are written with the chat template of the file. The answer is what the model wrote: reasoning and
-        tool calls are left in its text as they are.
+        The messages are written with the chat template of the file. Texts of control tokens in them stay text. The
+        answer is taken apart into content, reasoning and tool calls; docs/tools.md says how.
 
         Args:
-            messages: Dicts with "role" and "content", and whatever else the template reads.
+            messages: Dicts with "role" and "content", and whatever else the template reads: "tool_calls" and
+                "reasoning_content" of the assistant's messages, "tool_call_id" of results, whose role is "tool".
             params: The options; None: the defaults.
-            tools: Descriptions of tools, for templates that write them.
+            tools: What the model may call: dicts in the form of the OpenAI interface, or Python functions, which
+                `fastllm.describe_tool` describes.
+            tool_choice: "auto": the model decides. "none": it is not told of the tools. "required", or
+                `{"type": "function", "function": {"name": ...}}`: it must call one of them, or this one.
+            parallel_tool_calls: Whether it may make several calls; otherwise the answer ends with the first.
+            tool_format: How the model writes calls, one of the names in docs/tools.md; None: as its template says.
+            reasoning_effort: How much to reason, for templates that read it, such as "low", "medium" or "high".
+            enable_thinking: Whether to reason, for templates that read it.
             chat_template: Another template than that of the file.
             chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
             response_format: What the answer must be, as in the OpenAI interface: a dict with the "type" "text",
@@ -267,18 +294,32 @@ class Model:
 
         Raises:
             TemplateError: The file has no template, or the template refuses the conversation.
-            ContextOverflowError, GrammarError, ParameterError, TypeError: As `generate`.
+            ParameterError: As `generate`; the template does not read an option; a tool is none.
+            ContextOverflowError, GrammarError, TypeError: As `generate`.
         """
         resolved = _with_format(SamplingParams.resolve("chat", params, options), response_format)
-        ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
-        return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, None)).result()
+        settings = ChatSettings(
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            tool_format,
+            reasoning_effort,
+            enable_thinking,
+            chat_template_kwargs or {},
+        )
+        return self._chat(messages, chat_template, settings, resolved, None).result()
 
     def chat_stream(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_format: str | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | type[Any] | None = None,
@@ -287,15 +328,28 @@ class Model:
     ) -> ChatStream:
         """Answers a conversation, giving the text while it is made. As `chat` and `stream`."""
         resolved = _with_format(SamplingParams.resolve("chat_stream", params, options), response_format)
-        ids = self._chat_prompt(messages, tools, chat_template, chat_template_kwargs)
-        return ChatStream(*self._start(ids, resolved, ChatChunk, ChatReply, progress))
+        settings = ChatSettings(
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            tool_format,
+            reasoning_effort,
+            enable_thinking,
+            chat_template_kwargs or {},
+        )
+        return self._chat(messages, chat_template, settings, resolved, progress)
 
     async def achat(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_format: str | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | type[Any] | None = None,
@@ -303,14 +357,28 @@ class Model:
     ) -> ChatReply:
         """`chat` for asyncio. Cancelling the task stops the work."""
         resolved = _with_format(SamplingParams.resolve("achat", params, options), response_format)
-        return await self._achat(messages, resolved, tools, chat_template, chat_template_kwargs).result()
+        settings = ChatSettings(
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            tool_format,
+            reasoning_effort,
+            enable_thinking,
+            chat_template_kwargs or {},
+        )
+        return await self._achat(messages, chat_template, settings, resolved).result()
 
     def achat_stream(
         self,
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_format: str | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
         chat_template: ChatTemplate | str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | type[Any] | None = None,
@@ -318,7 +386,16 @@ class Model:
     ) -> AsyncChatStream:
         """`chat_stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
         resolved = _with_format(SamplingParams.resolve("achat_stream", params, options), response_format)
-        return self._achat(messages, resolved, tools, chat_template, chat_template_kwargs)
+        settings = ChatSettings(
+            tools,
+            tool_choice,
+            parallel_tool_calls,
+            tool_format,
+            reasoning_effort,
+            enable_thinking,
+            chat_template_kwargs or {},
+        )
+        return self._achat(messages, chat_template, settings, resolved)
 
     @property
     def chat_template(self) -> ChatTemplate:
@@ -346,9 +423,16 @@ class Model:
         now: datetime | None = None,
         **variables: Any,
     ) -> str:
-        """The text of a conversation, by the template of the file. The arguments are those of `ChatTemplate.render`."""
+        """The text of a conversation, by the template of the file. The arguments are those of `ChatTemplate.render`.
+
+        Messages are changed as `chat` does where the template wants them otherwise: see docs/tools.md.
+        """
         return self.chat_template.render(
-            messages, tools=tools, add_generation_prompt=add_generation_prompt, now=now, **variables
+            normalise(self.chat_template, messages),
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            now=now,
+            **variables,
         )
 
     # States
@@ -527,16 +611,23 @@ class Model:
         return _Output(chunk, result, self.tokenizer, params, progress), request
 
     def _submit(
-        self, ids: list[int], params: SamplingParams, grammar: _native.Grammar | None, waker: _native.Waker | None
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        grammar: _native.Grammar | None,
+        waker: _native.Waker | None,
+        shown: Sequence[int] = (),
     ) -> _native.Request:
-        return self._engine.submit(ids, params._native(), grammar, self._skip_ahead, waker)  # noqa: SLF001
+        return self._engine.submit(ids, params._native(), grammar, self._skip_ahead, waker, shown)  # noqa: SLF001
 
-    async def _asubmit(self, ids: list[int], params: SamplingParams, waker: _native.Waker) -> _native.Request:
+    async def _asubmit(
+        self, ids: list[int], params: SamplingParams, waker: _native.Waker, shown: Sequence[int] = ()
+    ) -> _native.Request:
         import asyncio  # noqa: PLC0415
 
         # Compiling a grammar takes a while; most requests have none.
         grammar = await asyncio.to_thread(params._grammar, self._grammars) if params.constrained else None  # noqa: SLF001
-        return self._submit(ids, params, grammar, waker)
+        return self._submit(ids, params, grammar, waker, shown)
 
     def _stream(self, prompt: Prompt, params: SamplingParams, progress: Progress | None) -> TokenStream:
         return TokenStream(*self._start(self._encode(prompt), params, Chunk, Generation, progress))
@@ -554,21 +645,33 @@ class Model:
 
         return AsyncTokenStream(output, submit)
 
+    def _chat(
+        self,
+        messages: Sequence[Message],
+        chat_template: ChatTemplate | str | None,
+        settings: ChatSettings,
+        params: SamplingParams,
+        progress: Progress | None,
+    ) -> ChatStream:
+        prepared = self._prepare(messages, chat_template, settings, params)
+        grammar = prepared.params._grammar(self._grammars)  # noqa: SLF001 - one package
+        request = self._submit(prepared.ids, prepared.params, grammar, None, prepared.parser.shown())
+        return ChatStream(ChatOutput(prepared, self.tokenizer, progress), request)
+
     def _achat(
         self,
         messages: Sequence[Message],
-        params: SamplingParams,
-        tools: Sequence[Mapping[str, Any]] | None,
         chat_template: ChatTemplate | str | None,
-        variables: Mapping[str, Any] | None,
+        settings: ChatSettings,
+        params: SamplingParams,
     ) -> AsyncChatStream:
-        ids = self._chat_prompt(messages, tools, chat_template, variables)
-        output = _Output(ChatChunk, ChatReply, self.tokenizer, params, None)
-        output.prompt_ids = ids
+        prepared = self._prepare(messages, chat_template, settings, params)
 
         async def submit(waker: _native.Waker) -> _native.Request:
-            return await self._asubmit(ids, params, waker)
+            return await self._asubmit(prepared.ids, prepared.params, waker, prepared.parser.shown())
 
+        output = ChatOutput(prepared, self.tokenizer, None)
+        output.prompt_ids = prepared.ids
         return AsyncChatStream(output, submit)
 
     @staticmethod
@@ -595,20 +698,18 @@ class Model:
         bos, eos = (None if x is None else tokenizer.token(x) for x in (tokenizer.bos_id, tokenizer.eos_id))
         return ChatTemplate(source, bos_token=bos, eos_token=eos)
 
-    def _chat_prompt(
+    def _prepare(
         self,
         messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None,
         chat_template: ChatTemplate | str | None,
-        variables: Mapping[str, Any] | None,
-    ) -> list[int]:
+        settings: ChatSettings,
+        params: SamplingParams,
+    ) -> Prepared:
         if chat_template is None:
             template = self.chat_template
         else:
             template = self._compile(chat_template) if isinstance(chat_template, str) else chat_template
-        text = template.render(messages, tools=tools, add_generation_prompt=True, **dict(variables or {}))
-        # The template writes the tokens that begin a text itself.
-        return self.tokenizer.encode(text, add_special=False, parse_special=True)
+        return prepare(template, self.tokenizer, messages, settings, params)
 
 
 def _with_format(params: SamplingParams, response_format: Mapping[str, Any] | type[Any] | None) -> SamplingParams:
@@ -636,6 +737,14 @@ def _bytes(name: str, value: int) -> int:
     if not 0 <= number < 2**62:
         raise ParameterError(f"{name} = {number} is not allowed: bytes from 0 on")
     return number
+
+
+def _same_vocabulary(file: GGUFFile, draft: GGUFFile) -> None:
+    for key in ("tokenizer.ggml.model", "tokenizer.ggml.tokens"):
+        if file.metadata.get(key) != draft.metadata.get(key):
+            raise ParameterError(
+                f"{draft.path} cannot guess for {file.path}: {key} differs, so that its tokens are other tokens"
+            )
 
 
 def _kept_bytes(sequence: int) -> int:

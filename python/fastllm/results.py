@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
 from fastllm.structured import parse
+from fastllm.tools import ToolCall, ToolCallDelta
 
 __all__ = [
     "ChatChunk",
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-FinishReason = Literal["stop", "length", "cancelled", "timeout"]
+FinishReason = Literal["stop", "length", "cancelled", "timeout", "tool_calls"]
 
 
 @dataclass(frozen=True)
@@ -173,18 +174,39 @@ class Generation:
 
 @dataclass(frozen=True)
 class ChatChunk:
-    """A part of an answer: as `Chunk`, the text being called `content`."""
+    """A part of an answer. Each of its texts may be empty.
+
+    Attributes:
+        content: Text of the answer, whole characters. What may be the beginning of a call is held back.
+        token_ids: The tokens that came with it.
+        logprobs: One for each token, when asked for.
+        reasoning_content: Text of the reasoning before the answer.
+        tool_calls: Parts of calls. A call that breaks off, or turns out to be none, is not in the reply, and its text
+            comes as content.
+    """
 
     content: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] | None = None
+    reasoning_content: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True)
 class ChatReply:
-    """A finished answer: as `Generation`, the text being called `content`.
+    """A finished answer.
 
-    The content is what the model wrote: reasoning and tool calls, where there are any, are part of it.
+    Attributes:
+        content: The answer, without reasoning and calls.
+        token_ids: All tokens of the output.
+        finish_reason: As that of `Generation`, or "tool_calls": the model made calls and ended its text.
+        stop_reason: As that of `Generation`.
+        usage: Token counts.
+        timings: Speed.
+        logprobs: One for each token, when asked for.
+        reasoning_content: The reasoning before the answer; None: there was none.
+        tool_calls: The calls that the model made.
+        malformed_calls: For each text that began like a call and was none, why: the text itself is in the content.
     """
 
     content: str
@@ -194,11 +216,19 @@ class ChatReply:
     usage: Usage
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] | None = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    malformed_calls: tuple[str, ...] = ()
 
     @property
-    def message(self) -> dict[str, str]:
+    def message(self) -> dict[str, Any]:
         """The answer as a message, to append to the conversation."""
-        return {"role": "assistant", "content": self.content}
+        message: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.reasoning_content is not None:
+            message["reasoning_content"] = self.reasoning_content
+        if self.tool_calls:
+            message["tool_calls"] = [call.message for call in self.tool_calls]
+        return message
 
     @overload
     def parse(self, model: None = None) -> Any: ...

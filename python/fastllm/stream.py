@@ -58,6 +58,8 @@ class _Output(Generic[C, R]):
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] | None = None if params.logprobs is None else []
         self.end: _native.Finished | None = None
+        # Whether the rest of the output is not wanted.
+        self.enough = False
         self.prompt_ids: Sequence[int] | None = None
 
     def add(self, event: _native.Prefill | _native.Token | _native.Finished) -> C | None:
@@ -164,6 +166,8 @@ class _Stream(Generic[C, R]):
             if event is None:
                 raise InternalError("the request has ended with an error before")
             chunk = self._output.add(event)
+            if self._output.enough:
+                self._request.cancel()
             if chunk is not None:
                 return chunk
         return None
@@ -321,6 +325,8 @@ class _AsyncStream(Generic[C, R]):
             while self._output.end is None:
                 event = await self._event()
                 chunk = self._output.add(event)
+                if self._output.enough and self._request is not None:
+                    self._request.cancel()
                 if chunk is not None:
                     return chunk
         except BaseException:

@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (FastLLMError, OSError) as error:
-        print(f"fastllm: {error}", file=sys.stderr)
+        # Further lines show the place in a grammar.
+        print(f"fastllm: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return FAILED
     return code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastllm import _native
 from fastllm.cli.progress import Bar
-from fastllm.model import Model
+from fastllm.model import DEMO, Model
 from fastllm.options import SamplingParams
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ _SAMPLING: tuple[tuple[str, type | None, str], ...] = (
     ("ignore_eos", None, "go on after the end of the text"),
     ("timeout", float, "seconds after which to stop"),
 )
+# What the output must be.
+_FORMS = (
+    ("json_schema", "a JSON schema that the output follows"),
+    ("regex", "a regex that the output matches"),
+    ("grammar", "a grammar, in GBNF or Lark, that the output follows"),
+)
 
 
 def add_loading(parser: argparse.ArgumentParser, *, threads: bool = True) -> None:
@@ -55,6 +61,12 @@ def add_loading(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
     )
     group.add_argument("--isa", default="auto", help="instruction set: auto, " + ", ".join(_native.available_isas()))
     group.add_argument("--no-cache", action="store_true", help="neither use nor write the cache of packed weights")
+    if threads:
+        group.add_argument(
+            "--prefix-cache", type=int, metavar="N", help="bytes kept for requests that begin alike; 0: none"
+        )
+        group.add_argument("--no-speculate", action="store_true", help="do not guess tokens from the text before")
+        group.add_argument("--draft", metavar="MODEL", help="a smaller model with the same vocabulary that guesses too")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -70,13 +82,21 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--stop", action="append", metavar="TEXT", default=argparse.SUPPRESS, help="a text that ends the output"
     )
+    for name, text in _FORMS:
+        help_ = f"{text}; @FILE: what the file holds"
+        group.add_argument("--" + name.replace("_", "-"), metavar="TEXT", default=argparse.SUPPRESS, help=help_)
 
 
 def sampling(options: argparse.Namespace) -> SamplingParams:
     """The sampling options that were given."""
     names = [*(name for name, _, _ in _SAMPLING), "stop"]
     given: dict[str, Any] = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    return SamplingParams(**given)
+    forms: dict[str, Any] = {name: _text(getattr(options, name)) for name, _ in _FORMS if hasattr(options, name)}
+    return SamplingParams(**given, **forms)
+
+
+def _text(argument: str) -> str:
+    return Path(argument[1:]).read_text(encoding="utf-8") if argument.startswith("@") else argument
 
 
 def load(path: str | None, options: argparse.Namespace, threads: int | None = None) -> Model:
@@ -88,10 +108,13 @@ def load(path: str | None, options: argparse.Namespace, threads: int | None = No
         "kv_dtype": options.kv_dtype,
         "isa": options.isa,
     }
+    if hasattr(options, "prefix_cache"):
+        loading |= {"prefix_cache": options.prefix_cache, "speculate": not options.no_speculate}
+    draft = getattr(options, "draft", None)
     with Bar("loading", "bytes") as bar:
-        if path is None:
+        if path is None and draft is None:
             return Model.demo(progress=bar, **loading)
-        return Model(path, cache=not options.no_cache, progress=bar, **loading)
+        return Model(path or DEMO, cache=not options.no_cache, draft=draft, progress=bar, **loading)
 
 
 def is_model(argument: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastllm.cli import arguments, generate, record
 from fastllm.cli.progress import Bar
@@ -14,11 +14,14 @@ from fastllm.errors import ContextOverflowError, TemplateError
 if TYPE_CHECKING:
     from fastllm.model import Model
     from fastllm.options import SamplingParams
+    from fastllm.results import ChatChunk
 
 _HELP = """/reset         forget the conversation
 /system TEXT   set what the model is told first, and forget the conversation; without TEXT: nothing
 /quit          leave (also Ctrl-D)
 Ctrl-C         stop an answer"""
+
+_FAINT, _NORMAL = "\x1b[2m", "\x1b[0m"
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -75,7 +78,8 @@ class Conversation:
         self._params = params
         self._system: str | None = options.system
         self._options = options
-        self._messages: list[dict[str, str]] = []
+        self._messages: list[dict[str, Any]] = []
+        self._reasoning = False
 
     def command(self, line: str) -> None:
         """Does what a line with a slash says."""
@@ -99,14 +103,26 @@ class Conversation:
             try:
                 for chunk in stream:
                     bar.close()
-                    sys.stdout.write(chunk.content)
-                    sys.stdout.flush()
+                    self._write(chunk)
             except KeyboardInterrupt:
                 if not sys.stdin.isatty():
                     raise
             reply = stream.result()
-        sys.stdout.write("\n")
+        sys.stdout.write(f"{self._end_reasoning()}\n")
         self._messages = [*messages, reply.message]
         record.request(self._options, "chat", self.model, reply)
         if self._options.stats:
             generate.report(reply)
+
+    def _write(self, chunk: ChatChunk) -> None:
+        """Writes a part of the answer; on a terminal also the reasoning before it, faintly."""
+        if chunk.reasoning_content and sys.stdout.isatty():
+            sys.stdout.write(("" if self._reasoning else _FAINT) + chunk.reasoning_content)
+            self._reasoning = True
+        if chunk.content:
+            sys.stdout.write(self._end_reasoning() + chunk.content)
+        sys.stdout.flush()
+
+    def _end_reasoning(self) -> str:
+        was, self._reasoning = self._reasoning, False
+        return f"{_NORMAL}\n\n" if was else ""

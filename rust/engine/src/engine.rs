@@ -20,6 +20,7 @@ use crate::scheduler::lock;
 use crate::scheduler::queue::Queue;
 use crate::scheduler::step::{Limits, Scheduler};
 use crate::scheduler::task::{Shared, Task, Ticket, Transfer, Work};
+use crate::speculate::MAX_DRAFT;
 use crate::timings::Stopwatch;
 
 /// How much runs and waits at once.
@@ -78,6 +79,22 @@ impl Engine {
     /// # Errors
     /// An option out of range, or the system's refusal of a thread.
     pub fn start<D: Decoder>(decoder: D, options: EngineOptions) -> Result<Self, StartError> {
+        Self::start_with_draft(decoder, None, options)
+    }
+
+    /// Starts an engine in which `draft`, a smaller model with the same ids, guesses what `decoder` will choose, where that pays.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); another vocabulary, or models whose sequences cannot be shortened.
+    pub fn start_with_draft<D: Decoder>(decoder: D, draft: Option<D>, options: EngineOptions) -> Result<Self, StartError> {
+        if let Some(other) = draft.as_ref().map(Decoder::vocab_size).filter(|&other| other != decoder.vocab_size()) {
+            let allowed = format!("a model of {} ids", decoder.vocab_size());
+            return Err(ParamError::new("draft", format!("a model of {other} ids"), allowed).into());
+        }
+        if draft.as_ref().is_some_and(|draft| draft.spare().min(decoder.spare()) < MAX_DRAFT) {
+            let allowed = "where neither model has recurrent layers";
+            return Err(ParamError::new("draft", "a model".to_owned(), allowed.to_owned()).into());
+        }
         let limits = Limits {
             context_length: decoder.context_length(),
             max_rows: decoder.max_rows(),
@@ -108,7 +125,7 @@ impl Engine {
             threads: Mutex::default(),
             masks: Arc::default(),
         };
-        let scheduler = Scheduler::new(decoder, Arc::clone(&shared), limits);
+        let scheduler = Scheduler::new(decoder, draft, Arc::clone(&shared), limits);
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.to_owned()).spawn(body);
         let deadlines = spawn("fastllm-deadline", Box::new(move || shared.deadlines.run()))?;
         lock(&engine.threads).push(deadlines);
@@ -148,7 +165,7 @@ impl Engine {
     /// What is wrong with the ids, or [`SubmitError::Busy`] when the queue is full.
     pub fn submit_state(&self, ids: Vec<u32>, save: Option<StateWriter>, notify: Option<Notify>) -> Result<Handle, SubmitError> {
         validate_prompt(&ids, self.context_length, self.vocab_size)?;
-        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Transfer { save, ..Transfer::default() }))
+        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Box::new(Transfer { save, ..Transfer::default() })))
     }
 
     /// Queues a request that reads a state, and keeps it for others that begin with its tokens.
@@ -158,7 +175,7 @@ impl Engine {
     pub fn submit_saved(&self, state: StateReader, notify: Option<Notify>) -> Result<Handle, SubmitError> {
         let ids = state.tokens().to_vec();
         validate_prompt(&ids, self.context_length, self.vocab_size)?;
-        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Transfer { restore: Some(state), ..Transfer::default() }))
+        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Box::new(Transfer { restore: Some(state), ..Transfer::default() })))
     }
 
     /// The logits after every position of `ids`: `[ids.len(), vocab_size]`, row-major. Waits for them; `cancel` is asked at least every 50 ms

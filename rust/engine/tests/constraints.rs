@@ -17,11 +17,14 @@ const END: u32 = 49;
 struct Toy {
     /// Complete after this many tokens.
     complete: Option<usize>,
+    /// Masks after this many tokens are errors, or panic.
     fail: Option<usize>,
     panic: Option<usize>,
     delay: Duration,
     /// Every token from here on is forced.
     forced_from: Option<usize>,
+    /// A few ids that come again and again, which guesses find out.
+    periodic: bool,
 }
 
 struct Walk {
@@ -38,6 +41,10 @@ impl Walk {
     /// The ids that must follow now.
     fn next_forced(&self) -> Vec<u32> {
         let hash = self.hash();
+        if self.toy.periodic {
+            let at = self.ids.len() as u32;
+            return if at.is_multiple_of(6) { vec![at % 4 + 10, 20, 21] } else { Vec::new() };
+        }
         let count = match self.toy.forced_from {
             Some(from) if self.ids.len() >= from => 20,
             _ => [0, 0, 1, 3][(hash >> 7) as usize % 4],
@@ -54,8 +61,8 @@ struct ToyConstraint {
 }
 
 impl Toy {
-    fn boxed(self) -> Option<Box<dyn Constraint>> {
-        Some(Box::new(ToyConstraint { walk: Walk { toy: self, ids: Vec::new(), mask: Vec::new() }, forced: Vec::new().into() }))
+    fn boxed(self) -> Box<dyn Constraint> {
+        Box::new(ToyConstraint { walk: Walk { toy: self, ids: Vec::new(), mask: Vec::new() }, forced: Vec::new().into() })
     }
 }
 
@@ -63,13 +70,13 @@ impl Constraint for ToyConstraint {
     fn mask(&mut self) -> Result<&[u32], ConstraintError> {
         let at = self.walk.ids.len();
         std::thread::sleep(self.walk.toy.delay);
-        assert!(self.walk.toy.panic != Some(at), "as asked");
-        if self.walk.toy.fail == Some(at) {
+        assert!(self.walk.toy.panic.is_none_or(|panic| at < panic), "as asked");
+        if self.walk.toy.fail.is_some_and(|fail| at >= fail) {
             return Err(ConstraintError("as asked".to_owned()));
         }
         self.forced()?;
         let forced = self.forced.front().copied();
-        let hash = self.walk.hash();
+        let hash = if self.walk.toy.periodic { 0b11 << (at % 3) } else { self.walk.hash() };
         self.walk.mask = vec![0; 2];
         for id in 0..50 {
             let allowed = forced.map_or((hash >> id) & 1 == 1 || id == 3, |forced| forced == id);
@@ -99,7 +106,7 @@ impl Constraint for ToyConstraint {
 }
 
 fn constrained(prompt: &[u32], toy: Toy) -> Request {
-    Request { constraint: toy.boxed(), end_of_generation: Arc::new([END]), max_tokens: Some(60), ..request(prompt) }
+    Request { constraint: Some(toy.boxed()), end_of_generation: Arc::new([END]), max_tokens: Some(60), ..request(prompt) }
 }
 
 fn varied(n: u32) -> Request {
@@ -137,15 +144,15 @@ fn skipping_ahead_batches_and_slow_masks_change_nothing() {
     for (max_sequences, prefill_chunk, max_rows, skip_ahead, delay) in
         [(8, 32, 64, true, 0), (1, 1, 1, true, 0), (8, 4, 8, true, 1), (8, 32, 64, false, 0)]
     {
-        let engine =
-            Engine::start(Mock { max_rows, ..Mock::default() }, EngineOptions { max_sequences, max_queue: 64, prefill_chunk }).unwrap();
+        let options = EngineOptions { max_sequences, max_queue: 64, prefill_chunk, ..EngineOptions::default() };
+        let engine = Engine::start(Mock { max_rows, ..Mock::default() }, options).unwrap();
         let submit = |n: u32| {
             let toy = Toy {
                 complete: Some(40 + n as usize % 30),
                 delay: Duration::from_micros(delay * 300 * u64::from(n % 3)),
                 ..Toy::default()
             };
-            engine.submit(Request { skip_ahead, constraint: toy.boxed(), ..varied(n) }).unwrap()
+            engine.submit(Request { skip_ahead, constraint: Some(toy.boxed()), ..varied(n) }).unwrap()
         };
         let handles: Vec<_> = (0..40).map(submit).collect();
         for (n, (handle, alone)) in handles.iter().zip(&alone).enumerate() {
@@ -153,7 +160,34 @@ fn skipping_ahead_batches_and_slow_masks_change_nothing() {
             let what = format!("request {n}: {max_sequences} sequences, chunks of {prefill_chunk}, skip_ahead {skip_ahead}");
             assert_eq!(outcome.tokens, alone.tokens, "{what}");
             assert_eq!((outcome.finished().reason, outcome.finished().stop), (alone.finished().reason, alone.finished().stop), "{what}");
-            assert_eq!(outcome.finished().usage, alone.finished().usage, "{what}");
+            let made = |outcome: &Outcome| outcome.finished().usage.completion_tokens;
+            assert_eq!(made(&outcome), made(alone), "{what}");
+        }
+    }
+}
+
+#[test]
+fn guesses_change_nothing() {
+    let run = |speculate: bool, skip_ahead: bool, seed: u64| {
+        let mock = Mock::with_hook(|_, cancel| compute(Duration::from_micros(300), cancel));
+        let log = Arc::clone(&mock.log);
+        let engine = Engine::start(mock, EngineOptions { speculate, ..EngineOptions::default() }).unwrap();
+        let toy = Toy { periodic: true, complete: Some(300), ..Toy::default() };
+        let sampling = SamplingParams { seed: Some(seed), temperature: 0.4, ..SamplingParams::default() };
+        let request = Request { sampling, skip_ahead, max_tokens: Some(400), ..constrained(&[1, 2, 3], toy) };
+        let outcome = collect(&engine.submit(request).unwrap());
+        assert_eq!(outcome.finished().stop, Some(StopCause::Constraint));
+        assert_eq!(outcome.finished().usage.completion_tokens, 300);
+        let passes = log.lock().unwrap().len();
+        (outcome.ids(), passes)
+    };
+    for seed in 0..3 {
+        let (ids, passes) = run(false, false, seed);
+        assert_eq!(passes, 300);
+        for (speculate, skip_ahead) in [(false, true), (true, false), (true, true)] {
+            let (other, fewer) = run(speculate, skip_ahead, seed);
+            assert_eq!(other, ids, "speculate {speculate}, skip_ahead {skip_ahead}, seed {seed}");
+            assert!(fewer <= 300, "{fewer} passes");
         }
     }
 }
@@ -211,13 +245,14 @@ fn a_completed_text_is_an_end_also_at_the_last_token() {
 fn errors_and_panics_end_only_their_request() {
     let engine = start(Mock::default());
     let fine = engine.submit(varied(3)).unwrap();
+    let seeded = |toy| Request { sampling: SamplingParams { seed: Some(1), ..SamplingParams::default() }, ..constrained(&[1], toy) };
     for at in [0, 5] {
-        let outcome = collect(&engine.submit(constrained(&[1], Toy { forced_from: Some(9), fail: Some(at), ..Toy::default() })).unwrap());
-        assert!(outcome.ids().len() <= at && matches!(outcome.failure, Some(Failure::Constraint(_)) | None), "{:?}", outcome.failure);
-        let outcome = collect(&engine.submit(constrained(&[1], Toy { panic: Some(at), ..Toy::default() })).unwrap());
-        let expected = matches!(&outcome.failure, Some(Failure::Panicked { stage: "computing a mask", .. }) | None);
-        assert!(expected, "{:?}", outcome.failure);
-        assert!(at > 0 || outcome.failure.is_some());
+        // Up to three tokens are forced at a time, for which no mask is needed.
+        let outcome = collect(&engine.submit(seeded(Toy { fail: Some(at), ..Toy::default() })).unwrap());
+        assert!(outcome.ids().len() <= at + 3 && matches!(outcome.failure, Some(Failure::Constraint(_))), "{outcome:?}");
+        let outcome = collect(&engine.submit(seeded(Toy { panic: Some(at), ..Toy::default() })).unwrap());
+        let expected = matches!(&outcome.failure, Some(Failure::Panicked { stage: "computing a mask", .. }));
+        assert!(outcome.ids().len() <= at + 3 && expected, "{outcome:?}");
     }
     assert_eq!(collect(&fine).tokens, collect(&start(Mock::default()).submit(varied(3)).unwrap()).tokens);
 }

@@ -2,17 +2,22 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
 use fastllm_engine::sampling::SamplingParams;
 use fastllm_engine::{Engine, EngineOptions, FinishReason, Request};
+use fastllm_model::batch::Row;
+
+/// The logits after a history.
+type Text = fn(&[u32]) -> Vec<f32>;
 
 /// Text that mostly goes on as it did after the same token, but sometimes otherwise.
 fn repeating(history: &[u32]) -> Vec<f32> {
     let last = history.last().copied().unwrap_or(0);
     let mut logits = logits_after(&history[history.len().saturating_sub(1)..]);
-    let surprise = history.len() % 23 == 0;
+    let surprise = history.len().is_multiple_of(23);
     logits[(last as usize * 7 + 3 + usize::from(surprise)) % VOCAB] += 12.0;
     logits
 }
@@ -27,10 +32,9 @@ fn capricious(history: &[u32]) -> Vec<f32> {
 }
 
 /// An engine on which a pass takes a millisecond, and `row` more for every row.
-fn engine(text: fn(&[u32]) -> Vec<f32>, speculate: bool, row: Duration) -> Engine {
-    let hook = move |rows: &[fastllm_model::batch::Row], cancel: &std::sync::atomic::AtomicBool| {
-        compute(Duration::from_millis(1) + row * rows.len() as u32, cancel)
-    };
+fn engine(text: Text, speculate: bool, row: Duration) -> Engine {
+    let hook =
+        move |rows: &[Row], cancel: &std::sync::atomic::AtomicBool| compute(Duration::from_millis(1) + row * rows.len() as u32, cancel);
     let mock = Mock { text, spare: 64, ..Mock::with_hook(hook) };
     Engine::start(mock, EngineOptions { max_sequences: 8, prefill_chunk: 32, speculate, ..EngineOptions::default() }).unwrap()
 }
@@ -56,8 +60,7 @@ fn varied(n: u32) -> Request {
 
 #[test]
 fn guesses_change_no_text() {
-    let texts: [(fn(&[u32]) -> Vec<f32>, bool); 2] = [(repeating, true), (logits_after, false)];
-    for (text, repeats) in texts {
+    for (text, repeats) in [(repeating as Text, true), (logits_after, false)] {
         let plain = engine(text, false, Duration::ZERO);
         let expected: Vec<Outcome> = (0..24).map(|n| collect(&plain.submit(varied(n)).unwrap())).collect();
         let guessing = engine(text, true, Duration::ZERO);
@@ -83,7 +86,7 @@ fn guesses_change_no_text() {
 fn a_text_that_repeats_itself_takes_fewer_passes() {
     let passes = |speculate: bool| {
         let mock = Mock { text: repeating, spare: 64, ..Mock::with_hook(|_, cancel| compute(Duration::from_millis(1), cancel)) };
-        let log = std::sync::Arc::clone(&mock.log);
+        let log = Arc::clone(&mock.log);
         let options = EngineOptions { speculate, ..EngineOptions::default() };
         let engine = Engine::start(mock, EngineOptions { max_sequences: 8, ..options }).unwrap();
         let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
@@ -93,6 +96,87 @@ fn a_text_that_repeats_itself_takes_fewer_passes() {
     };
     assert_eq!(passes(false), 400);
     assert!(passes(true) < 150);
+}
+
+/// What a draft model makes of [`logits_after`]: right about three times of four.
+fn nearly(history: &[u32]) -> Vec<f32> {
+    let mut logits = logits_after(history);
+    if (history.iter().sum::<u32>() * 7).is_multiple_of(4) {
+        logits[history.len() % VOCAB] += 20.0;
+    }
+    logits
+}
+
+/// An engine whose draft model takes `time` for a pass, and the passes of the draft model.
+fn with_draft(draft: Text, time: Duration) -> (Engine, Arc<Mutex<Vec<Vec<Row>>>>) {
+    let hook = move |time: Duration| move |_: &[Row], cancel: &std::sync::atomic::AtomicBool| compute(time, cancel);
+    let large = Mock { spare: 64, ..Mock::with_hook(hook(Duration::from_millis(3))) };
+    let small = Mock { spare: 64, text: draft, ..Mock::with_hook(hook(time)) };
+    let log = Arc::clone(&small.log);
+    let engine = Engine::start_with_draft(large, Some(small), EngineOptions { max_sequences: 8, ..EngineOptions::default() }).unwrap();
+    (engine, log)
+}
+
+#[test]
+fn a_draft_model_changes_no_text() {
+    let plain = engine(logits_after, false, Duration::ZERO);
+    let expected: Vec<Outcome> = (0..16).map(|n| collect(&plain.submit(varied(n)).unwrap())).collect();
+    let (engine, _) = with_draft(nearly, Duration::ZERO);
+    let alone: Vec<Outcome> = (0..16).map(|n| collect(&engine.submit(varied(n)).unwrap())).collect();
+    let handles: Vec<_> = (0..16).map(|n| engine.submit(varied(n)).unwrap()).collect();
+    let together: Vec<Outcome> = handles.iter().map(collect).collect();
+    for (n, expected) in expected.iter().enumerate() {
+        assert_eq!(alone[n].tokens, expected.tokens, "request {n}");
+        assert_eq!(together[n].tokens, expected.tokens, "request {n} in company");
+    }
+    let stats = engine.stats();
+    assert!(stats.accepted_tokens > 300, "{stats:?}");
+}
+
+#[test]
+fn a_draft_model_saves_passes_if_it_is_quick_and_right() {
+    let run = |(engine, log): (Engine, Arc<Mutex<Vec<Vec<Row>>>>)| {
+        let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+        collect(&engine.submit(Request { sampling, max_tokens: Some(300), ..request(&[1, 2, 3]) }).unwrap()).finished();
+        (engine.stats().accepted_tokens, log.lock().unwrap().len())
+    };
+    let quick = run(with_draft(nearly, Duration::ZERO));
+    assert!(quick.0 > 130, "{quick:?}");
+    let slow = run(with_draft(nearly, Duration::from_millis(4)));
+    assert!(slow.1 < 30, "{slow:?}");
+    let wrong = run(with_draft(|_| vec![0.0; VOCAB], Duration::ZERO));
+    // Of 4500 that could be asked for: a chance of nothing is found out within some 30 guesses.
+    assert!(wrong.1 < 600, "{wrong:?}");
+}
+
+#[test]
+fn a_draft_model_that_fails_changes_nothing() {
+    let mut calls = 0;
+    let small = Mock {
+        spare: 64,
+        text: nearly,
+        ..Mock::with_hook(move |_, _| {
+            calls += 1;
+            assert!(calls % 5 != 3, "a panic of the draft model");
+            if calls % 5 == 4 { Err(fastllm_engine::DecodeError::OutOfMemory { needed: 1, available: 0 }) } else { Ok(()) }
+        })
+    };
+    let large = Mock { spare: 64, ..Mock::with_hook(|_, cancel| compute(Duration::from_millis(1), cancel)) };
+    let engine = Engine::start_with_draft(large, Some(small), EngineOptions::default()).unwrap();
+    let plain = engine_without();
+    for n in 0..6 {
+        assert_eq!(collect(&engine.submit(varied(n)).unwrap()).tokens, collect(&plain.submit(varied(n)).unwrap()).tokens);
+    }
+}
+
+fn engine_without() -> Engine {
+    engine(logits_after, false, Duration::ZERO)
+}
+
+#[test]
+fn a_draft_model_must_fit() {
+    let other = Engine::start_with_draft(Mock { spare: 64, ..Mock::default() }, Some(Mock::default()), EngineOptions::default());
+    assert!(other.unwrap_err().to_string().contains("recurrent"));
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Compiler {
         let run = move || {
             let compiled = catch_unwind(AssertUnwindSafe(|| compile(&factory, &tokenizer, &source)));
             drop(slot);
-            drop(reply.send(compiled.unwrap_or_else(|panic| Err(GrammarError::Compile(message(panic.as_ref()))))));
+            drop(reply.send(compiled.unwrap_or_else(|panic| Err(GrammarError::Compile(format!("panic: {}", message(panic.as_ref())))))));
         };
         let thread = Builder::new().name("fastllm-grammar".to_owned()).stack_size(limits::STACK_BYTES);
         thread.spawn(run).map_err(|error| GrammarError::Thread(error.to_string()))?;

@@ -10,6 +10,8 @@ pub const SOURCE_BYTES: usize = 1 << 20;
 pub const SCHEMA_DEPTH: usize = 128;
 /// Most values (schemas, keywords, elements) of a schema, with the copies that references need.
 pub const SCHEMA_VALUES: usize = 200_000;
+/// Most properties of one object. The work grows with their square.
+pub const SCHEMA_PROPERTIES: usize = 1_000;
 /// Most different targets of `$ref` in a schema.
 pub const SCHEMA_REFERENCES: usize = 2_000;
 /// Most levels of parentheses of a grammar.
@@ -21,7 +23,7 @@ pub const REPETITIONS: u64 = 10_000;
 /// Most strings to choose from.
 pub const CHOICES: usize = 10_000;
 /// How long compilation may take. It is bounded by other limits: this one is the net below them.
-pub const COMPILE_TIME: Duration = Duration::from_secs(10);
+pub const COMPILE_TIME: Duration = Duration::from_secs(5);
 /// How many grammars are compiled at a time.
 pub const COMPILE_THREADS: usize = 4;
 /// Stack of a thread that compiles. Pages that are not used take no memory.
@@ -32,7 +34,8 @@ pub const CACHE_BYTES: usize = 64 << 20;
 /// Limits within llguidance: counts, so that the same input always meets the same limit.
 pub(crate) fn parser() -> ParserLimits {
     ParserLimits {
-        max_items_in_row: 2_000,
+        // Four for each optional property of an object.
+        max_items_in_row: 5_000,
         // 50,000 are a millisecond.
         initial_lexer_fuel: 1_000_000,
         // 14,000 are a millisecond.

@@ -147,7 +147,7 @@ impl Checked<'_> {
         let (id, tokens) = self.open[self.random.below(self.open.len())].clone();
         let copy = self.context.open();
         let mut index = 0;
-        while let Some(piece) = self.context.kv().piece(id, index).map(|piece| piece.into_owned()) {
+        while let Some(piece) = self.context.kv().piece(id, index).map(std::borrow::Cow::into_owned) {
             let complete = self.context.restore(copy, index, &piece).unwrap();
             index += 1;
             assert_eq!(complete, self.context.kv().piece(id, index).is_none());

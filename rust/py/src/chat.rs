@@ -1,9 +1,12 @@
 //! `ChatTemplate`: messages to text.
 use crate::errors::OrRaise;
 use crate::json;
+use crate::tokenizer::{SignalCheck, Tokenizer};
 use fastllm_text::chat::{self, DateTime, RenderInput};
+use fastllm_text::tokenizer::EncodeOptions;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use serde_json::{Map, Value};
 
 /// A compiled chat template.
 #[pyclass(frozen, module = "fastllm._native")]
@@ -19,6 +22,11 @@ impl ChatTemplate {
         Ok(ChatTemplate { inner })
     }
 
+    /// The names that the template reads and does not set itself.
+    fn variables(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.inner.variables().or_raise(py)
+    }
+
     /// Renders; `now` is year, month, day, hour, minute, second, microsecond.
     #[pyo3(signature = (messages, tools, add_generation_prompt, now, variables))]
     fn render(
@@ -26,13 +34,60 @@ impl ChatTemplate {
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
         add_generation_prompt: bool,
-        now: Option<(i32, u8, u8, u8, u8, u8, u32)>,
+        now: Option<Now>,
         variables: &Bound<'_, PyDict>,
     ) -> PyResult<String> {
         let py = messages.py();
-        let messages = json::from_python(messages)?;
-        let tools = tools.map(json::from_python).transpose()?;
-        let variables = json::map_from_python(variables)?;
+        let input = Input::new(messages, tools, add_generation_prompt, now, variables)?;
+        py.detach(|| self.inner.render(&input.borrow())).or_raise(py)
+    }
+
+    /// Renders for a tokenizer: the text, and its ids, in which the control tokens are the template's.
+    #[pyo3(signature = (tokenizer, messages, tools, add_generation_prompt, now, variables))]
+    fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        add_generation_prompt: bool,
+        now: Option<Now>,
+        variables: &Bound<'_, PyDict>,
+    ) -> PyResult<(String, Vec<u32>)> {
+        let py = messages.py();
+        let input = Input::new(messages, tools, add_generation_prompt, now, variables)?;
+        let prompt = py.detach(|| chat::prompt(&self.inner, &tokenizer.inner, &input.borrow())).or_raise(py)?;
+        let mut signals = SignalCheck::new();
+        let ids = py.detach(|| {
+            if let Some((text, guard)) = &prompt.guarded {
+                return tokenizer.inner.encode_guarded(text, *guard, |_| signals.go_on());
+            }
+            let options = EncodeOptions { add_special: false, parse_special: true };
+            tokenizer.inner.encode_while(&prompt.text, options, |_| signals.go_on())
+        });
+        signals.into_result()?;
+        Ok((prompt.text, ids.or_raise(py)?))
+    }
+}
+
+type Now = (i32, u8, u8, u8, u8, u8, u32);
+
+/// What a render sees, converted.
+struct Input {
+    messages: Value,
+    tools: Option<Value>,
+    add_generation_prompt: bool,
+    now: Option<DateTime>,
+    variables: Map<String, Value>,
+}
+
+impl Input {
+    fn new(
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        add_generation_prompt: bool,
+        now: Option<Now>,
+        variables: &Bound<'_, PyDict>,
+    ) -> PyResult<Input> {
         let now = now.map(|(year, month, day, hour, minute, second, microsecond)| DateTime {
             year,
             month,
@@ -42,7 +97,22 @@ impl ChatTemplate {
             second,
             microsecond,
         });
-        let input = RenderInput { messages: &messages, tools: tools.as_ref(), add_generation_prompt, now, variables: &variables };
-        py.detach(|| self.inner.render(&input)).or_raise(py)
+        Ok(Input {
+            messages: json::from_python(messages)?,
+            tools: tools.map(json::from_python).transpose()?,
+            add_generation_prompt,
+            now,
+            variables: json::map_from_python(variables)?,
+        })
+    }
+
+    fn borrow(&self) -> RenderInput<'_> {
+        RenderInput {
+            messages: &self.messages,
+            tools: self.tools.as_ref(),
+            add_generation_prompt: self.add_generation_prompt,
+            now: self.now,
+            variables: &self.variables,
+        }
     }
 }

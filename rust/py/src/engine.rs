@@ -52,12 +52,21 @@ pub struct Engine {
 
 #[pymethods]
 impl Engine {
-    /// Starts the thread; `cache_bytes` bounds what the KV cache keeps of requests that ended, `speculate` allows guesses.
+    /// Starts the thread; `cache_bytes` bounds what the KV cache keeps of requests that ended, `speculate` allows guesses from the text,
+    /// and from `draft`, a model with the same vocabulary.
     #[new]
-    fn new(py: Python<'_>, model: &Model, tokenizer: &Tokenizer, cache_bytes: usize, speculate: bool) -> PyResult<Engine> {
-        let decoder = ModelDecoder::new(Arc::clone(&model.inner)).or_raise(py)?;
-        let engine =
-            Arc::new(engine::Engine::start(decoder, EngineOptions { cache_bytes, speculate, ..EngineOptions::default() }).or_raise(py)?);
+    fn new(
+        py: Python<'_>,
+        model: &Model,
+        tokenizer: &Tokenizer,
+        cache_bytes: usize,
+        speculate: bool,
+        draft: Option<&Model>,
+    ) -> PyResult<Engine> {
+        let decoder = |model: &Model| ModelDecoder::new(Arc::clone(&model.inner)).or_raise(py);
+        let options = EngineOptions { cache_bytes, speculate, ..EngineOptions::default() };
+        let draft = draft.map(decoder).transpose()?;
+        let engine = Arc::new(engine::Engine::start_with_draft(decoder(model)?, draft, options).or_raise(py)?);
         remember(&engine);
         let tokenizer = Arc::clone(&tokenizer.inner);
         Ok(Engine {
@@ -70,7 +79,8 @@ impl Engine {
     }
 
     /// Queues a request whose output follows `grammar`; `waker` hears of its events. Without `skip_ahead`, each token that the grammar
-    /// forces is sampled.
+    /// forces is sampled. The control tokens `shown` are part of the text.
+    #[pyo3(signature = (prompt, sampling, grammar, skip_ahead, waker, shown = None))]
     fn submit(
         &self,
         prompt: &Bound<'_, PyAny>,
@@ -78,12 +88,13 @@ impl Engine {
         grammar: Option<&Grammar>,
         skip_ahead: bool,
         waker: Option<&Waker>,
+        shown: Option<Vec<u32>>,
     ) -> PyResult<Request> {
         let py = prompt.py();
         let engine = self.inner.get(py)?;
         let prompt = ids(prompt)?;
         let request = engine::Request {
-            pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt)),
+            pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt, shown.unwrap_or_default())),
             prompt,
             sampling: sampling.params.clone(),
             stop: sampling.stop.clone(),
@@ -91,7 +102,7 @@ impl Engine {
             timeout: sampling.timeout,
             priority: sampling.priority,
             end_of_generation: Arc::clone(&self.end_of_generation),
-            constraint: grammar.map(|grammar| grammar.inner.constraint()),
+            constraint: grammar.map(|grammar| py.detach(|| grammar.inner.constraint())),
             skip_ahead,
             notify: waker.map(Waker::notify),
         };

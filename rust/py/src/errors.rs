@@ -4,7 +4,7 @@ use fastllm_gguf as gguf;
 use fastllm_grammar::GrammarError;
 use fastllm_kernels::buffer::OutOfMemory;
 use fastllm_model::ModelError;
-use fastllm_text::{chat, tokenizer};
+use fastllm_text::{chat, tokenizer, tools};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::io;
@@ -144,6 +144,12 @@ impl IntoPyErr for tokenizer::Error {
 impl IntoPyErr for chat::TemplateError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
         raise(py, "TemplateError", self)
+    }
+}
+
+impl IntoPyErr for tools::ToolError {
+    fn into_py_err(self, py: Python<'_>) -> PyErr {
+        raise(py, "ParameterError", self)
     }
 }
 

@@ -19,6 +19,7 @@ mod request;
 mod roofline;
 mod sampling;
 mod tokenizer;
+mod tools;
 mod waker;
 
 use pyo3::prelude::*;
@@ -47,6 +48,8 @@ mod _native {
     use crate::sampling::Sampling;
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
+    #[pymodule_export]
+    use crate::tools::{OutputParser, tool_formats};
     #[pymodule_export]
     use crate::waker::Waker;
 

@@ -18,9 +18,9 @@ pub struct TokenPieces {
 }
 
 impl TokenPieces {
-    /// Of what follows `prompt`.
-    pub fn after(tokenizer: &Arc<Tokenizer>, prompt: &[u32]) -> Self {
-        TokenPieces { tokenizer: Arc::clone(tokenizer), decoder: StreamDecoder::after(tokenizer, prompt, true) }
+    /// Of what follows `prompt`. Control tokens have no text, except those that are `shown`.
+    pub fn after(tokenizer: &Arc<Tokenizer>, prompt: &[u32], shown: Vec<u32>) -> Self {
+        TokenPieces { tokenizer: Arc::clone(tokenizer), decoder: StreamDecoder::after(tokenizer, prompt, true).showing(shown) }
     }
 }
 

@@ -1,5 +1,6 @@
-//! Text in, text out: tokenizers and chat templates. Knows text and ids, no model.
+//! Text in, text out: tokenizers, chat templates and tool calls. Knows text and ids, no model.
 #![forbid(unsafe_code)]
 
 pub mod chat;
 pub mod tokenizer;
+pub mod tools;

@@ -37,6 +37,10 @@ impl<D: Decoder> Guarded<D> {
         drop(catch("closing a sequence", || self.0.close(sequence)));
     }
 
+    pub(crate) fn context_length(&self) -> usize {
+        self.0.context_length()
+    }
+
     pub(crate) fn keeps_all(&self) -> bool {
         catch("asking for the cache", || self.0.keeps_all()).unwrap_or(false)
     }

@@ -13,6 +13,7 @@ pub(crate) mod interrupt;
 pub(crate) mod prefix;
 pub(crate) mod queue;
 mod running;
+mod speculation;
 pub(crate) mod step;
 pub(crate) mod task;
 mod transfer;

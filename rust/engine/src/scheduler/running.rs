@@ -6,7 +6,7 @@ use fastllm_model::batch::{Row, SequenceId};
 
 use super::generation::End;
 use super::guard::catch;
-use super::task::{Task, Transfer, Work};
+use super::task::{Task, Work};
 use crate::error::Failure;
 use crate::event::{Event, FinishReason, Finished, Usage};
 use crate::sampling::Scratch;
@@ -30,6 +30,8 @@ pub(crate) struct Running {
     speculation: Option<Speculation>,
     /// Tokens after `task.tokens` that are computed on suspicion.
     draft: Vec<u32>,
+    /// Whether a draft model guessed them.
+    drafted: bool,
     /// The step in which its prompt was last served.
     pub(crate) served: u64,
     /// Set when it is over; it leaves at the end of the step.
@@ -58,6 +60,7 @@ impl Running {
             split: None,
             speculation,
             draft: Vec::new(),
+            drafted: false,
             served: 0,
             outcome: None,
         }
@@ -85,7 +88,7 @@ impl Running {
 
     /// Whether its state is still to be read from a file.
     pub(crate) fn restores(&self) -> bool {
-        matches!(&self.task.work, Work::Transfer(Transfer { restore: Some(_), .. }))
+        matches!(&self.task.work, Work::Transfer(transfer) if transfer.restore.is_some())
     }
 
     /// Its state was restored: `len` positions, all of the prompt.
@@ -112,22 +115,38 @@ impl Running {
         !self.wants_all_logits() && self.committed > 0
     }
 
-    /// The chances that the first, the first two, … tokens of a guess at what follows come true.
-    pub(crate) fn chances(&self, context_length: usize) -> impl Iterator<Item = f64> {
-        let tokens = &self.task.tokens;
-        let left = match &self.task.work {
-            Work::Generate(generation) => generation.left().saturating_sub(1).min(context_length.saturating_sub(tokens.len())),
+    /// Tokens after the certain one that may still be of use.
+    pub(crate) fn room(&self, context_length: usize) -> usize {
+        match &self.task.work {
+            Work::Generate(generation) => generation.left().saturating_sub(1).min(context_length.saturating_sub(self.task.tokens.len())),
             Work::Logits(_) | Work::Transfer(_) => 0,
-        };
-        self.speculation.iter().flat_map(|speculation| speculation.chances(tokens)).take(left)
+        }
     }
 
-    /// Computes the first `count` tokens of the guess beside the certain one.
-    pub(crate) fn draft(&mut self, count: usize) {
+    /// The chances that the first, the first two, … tokens of a guess from the text come true.
+    pub(crate) fn chances(&self, context_length: usize) -> impl Iterator<Item = f64> {
+        let tokens = &self.task.tokens;
+        self.speculation.iter().flat_map(|speculation| speculation.chances(tokens)).take(self.room(context_length))
+    }
+
+    /// The chance of the next token of a draft model, where that is higher than what the text itself says, and there is room.
+    pub(crate) fn draft_chance(&self, context_length: usize) -> Option<f64> {
+        let chance = self.speculation.as_ref().filter(|_| self.room(context_length) > 0)?.draft_chance();
+        self.chances(context_length).next().is_none_or(|own| own < chance).then_some(chance)
+    }
+
+    /// Computes the first `count` tokens of the guess from the text beside the certain one.
+    pub(crate) fn look_up(&mut self, count: usize) {
         self.draft.clear();
+        self.drafted = false;
         if let Some(speculation) = &self.speculation {
             self.draft.extend_from_slice(speculation.draft(&self.task.tokens, count));
         }
+    }
+
+    /// Computes the guess of a draft model beside the certain token.
+    pub(crate) fn take_guess(&mut self, guess: Vec<u32>) {
+        (self.draft, self.drafted) = (guess, true);
     }
 
     /// How many of its next `count` rows ask for logits.
@@ -169,7 +188,7 @@ impl Running {
         let certain = count.min(known - first);
         self.committed += certain;
         self.draft.truncate(count - certain);
-        let Self { task, prompt_tokens, committed, draft, speculation, .. } = self;
+        let Self { task, prompt_tokens, committed, draft, drafted, speculation, .. } = self;
         if first < *prompt_tokens {
             task.ticket.send(Event::Prefill { done: *committed, total: *prompt_tokens });
         }
@@ -194,6 +213,9 @@ impl Running {
                 watch.more((generation.made() - before).saturating_sub(1));
                 if let Some(speculation) = speculation {
                     speculation.observe(tokens);
+                    if std::mem::take(drafted) {
+                        speculation.drafted(*committed - known, draft.len());
+                    }
                 }
                 Ok(end)
             }),

@@ -18,6 +18,7 @@ use crate::prefix_cache::PrefixCache;
 use crate::sampling::Scratch;
 use crate::speculate::MAX_DRAFT;
 use crate::speculate::cost::CostModel;
+use crate::speculate::draft::Drafter;
 
 /// Most rows of one step whose logits are all wanted: their logits are `rows * vocab_size` numbers at once.
 const MAX_LOGITS_ROWS: usize = 32;
@@ -41,22 +42,23 @@ pub(crate) struct Scheduler<D: Decoder> {
     pub(super) running: Vec<Running>,
     pub(super) prefixes: PrefixCache,
     scratch: Scratch,
-    cost: CostModel,
+    pub(super) cost: CostModel,
+    pub(super) drafter: Option<Drafter<D>>,
     pub(super) rows: Vec<Row>,
-    step: u64,
+    pub(super) step: u64,
     /// The last step was aborted: the next one gives the requests that are left their turn.
-    shielded: bool,
+    pub(super) shielded: bool,
 }
 
 /// The next `rows` tokens of `running[index]`.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    index: usize,
-    rows: usize,
+pub(super) struct Part {
+    pub(super) index: usize,
+    pub(super) rows: usize,
 }
 
 impl<D: Decoder> Scheduler<D> {
-    pub(crate) fn new(decoder: D, shared: Arc<Shared>, limits: Limits) -> Self {
+    pub(crate) fn new(decoder: D, draft: Option<D>, shared: Arc<Shared>, limits: Limits) -> Self {
         let decoder = Guarded::new(decoder);
         let speculate = limits.speculate && decoder.spare() >= MAX_DRAFT;
         Self {
@@ -67,6 +69,7 @@ impl<D: Decoder> Scheduler<D> {
             prefixes: PrefixCache::default(),
             scratch: Scratch::default(),
             cost: CostModel::default(),
+            drafter: draft.filter(|_| speculate).map(Drafter::new),
             rows: Vec::new(),
             step: 0,
             shielded: false,
@@ -140,6 +143,9 @@ impl<D: Decoder> Scheduler<D> {
 
     fn end(&mut self, index: usize, outcome: Result<End, Failure>) {
         let running = self.running.remove(index);
+        if let Some(drafter) = &mut self.drafter {
+            drafter.end(running.task.ticket.id());
+        }
         if outcome.is_ok() && running.may_come_back() {
             self.keep(running.in_cache().into(), running.sequence);
         } else {
@@ -185,38 +191,6 @@ impl<D: Decoder> Scheduler<D> {
             parts.push(Part { index, rows });
         }
         parts
-    }
-
-    /// Adds guesses to a step in which every request decodes, as far as they pay: the likeliest first.
-    fn speculate(&mut self, parts: &mut [Part]) {
-        let decoding = |part: &Part| self.running[part.index].remaining() == 1;
-        if !self.limits.speculate || !parts.iter().all(decoding) {
-            return;
-        }
-        let of = |(part, p): (usize, &Part)| self.running[p.index].chances(self.limits.context_length).map(move |chance| (chance, part));
-        let mut chances: Vec<(f64, usize)> = parts.iter().enumerate().flat_map(of).collect();
-        chances.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let most = self.limits.max_rows.saturating_sub(parts.len());
-        let count = self.cost.worth(parts.len(), chances.iter().map(|chance| chance.0).take(most));
-        for &(_, part) in &chances[..count] {
-            parts[part].rows += 1;
-        }
-        for part in parts {
-            self.running[part.index].draft(part.rows - 1);
-        }
-        self.shared.drafted_tokens.fetch_add(count as u64, Ordering::Relaxed);
-        self.shared.accepted_tokens.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    /// Takes guesses that did not come true out of the KV cache: how many rows of which request.
-    fn drop_wrong(&mut self, guesses: &[(usize, usize)]) {
-        for &(index, rows) in guesses {
-            let running = &mut self.running[index];
-            self.shared.accepted_tokens.fetch_sub(rows as u64, Ordering::Relaxed);
-            if let Err(failure) = self.decoder.truncate(running.sequence, running.in_cache().len()) {
-                running.outcome = Some(Err(failure));
-            }
-        }
     }
 
     /// Runs `parts` in one forward pass. When that fails, each runs alone, and those that fail alone end.

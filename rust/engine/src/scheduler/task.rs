@@ -172,7 +172,7 @@ pub(crate) enum Work {
     /// Show the logits of every position.
     Logits(LogitsVisitor),
     /// Compute the state, and keep it for others.
-    Transfer(Transfer),
+    Transfer(Box<Transfer>),
 }
 
 /// Where a state comes from and goes to.

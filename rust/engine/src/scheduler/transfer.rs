@@ -35,7 +35,8 @@ impl<D: Decoder> Scheduler<D> {
         let Self { decoder, running, .. } = self;
         let running = &mut running[index];
         let (sequence, remaining) = (running.sequence, running.remaining());
-        let Work::Transfer(Transfer { save, restore, piece }) = &mut running.task.work else { return Ok(false) };
+        let Work::Transfer(transfer) = &mut running.task.work else { return Ok(false) };
+        let Transfer { save, restore, piece } = &mut **transfer;
         if let Some(reader) = restore {
             let Some(bytes) = reader.piece()? else { return Err(crate::saved::StateError::Damaged("it ends too early").into()) };
             let complete = decoder.restore(sequence, *piece, &bytes)?;

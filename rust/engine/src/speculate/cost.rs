@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use super::MAX_DRAFT;
+
 /// Rows of a pass beyond which nothing is guessed.
 pub(crate) const MAX_ROWS: usize = 31;
+/// What guesses must gain at least: less is lost in the noise of the measurements.
+const LEAST_GAIN: f64 = 1.03;
 /// Weight of the latest measurement.
 const LATEST: f64 = 0.2;
 /// What a further row costs, as a share of the first, until it was measured: little, so that it is tried.
@@ -29,10 +33,12 @@ impl CostModel {
     /// Seconds that a pass over `rows` rows takes, if any pass was measured: between the nearest measurements.
     fn estimate(&self, rows: usize) -> Option<f64> {
         let known = |rows: usize| self.seconds.get(rows).copied().flatten().map(|seconds| (rows as f64, seconds));
+        // More rows never take less time: where they seem to, it is noise.
+        let least = (1..=rows.min(MAX_ROWS)).filter_map(known).map(|(_, seconds)| seconds).fold(0.0, f64::max);
         let below = (1..=rows.min(MAX_ROWS)).rev().find_map(known);
         let above = (rows + 1..=MAX_ROWS).find_map(known);
         let rows = rows as f64;
-        Some(match (below, above) {
+        let between = match (below, above) {
             (Some((n, t)), _) if n == rows => t,
             (Some((n, t)), Some((m, u))) => t + (u - t).max(0.0) * (rows - n) / (m - n),
             (Some((n, t)), None) => {
@@ -42,14 +48,32 @@ impl CostModel {
             }
             (None, Some((m, u))) => u * (1.0 - FIRST_GUESS * (m - rows)).max(0.5),
             (None, None) => return None,
-        })
+        };
+        Some(between.max(least))
+    }
+
+    /// How many tokens a draft model should guess for each of `texts` texts, at `seconds_each` for a token of all of them, beside `rows`
+    /// rows: as many as give the most tokens a second, given the chance that the next one comes true.
+    pub(crate) fn depth(&self, rows: usize, texts: usize, chance: f64, seconds_each: f64) -> usize {
+        let Some(alone) = self.estimate(rows) else { return 0 };
+        let (mut best, mut depth, mut tokens, mut all) = (LEAST_GAIN * rows as f64 / alone, 0, rows as f64, 1.0);
+        for n in 1..=MAX_DRAFT.min(MAX_ROWS.saturating_sub(rows) / texts.max(1)) {
+            all *= chance;
+            tokens += all * texts as f64;
+            let Some(seconds) = self.estimate(rows + n * texts) else { break };
+            let rate = tokens / (seconds + n as f64 * seconds_each);
+            if rate > best {
+                (best, depth) = (rate, n);
+            }
+        }
+        depth
     }
 
     /// How many of some guesses are worth a row each beside `rows` rows that are computed in any case, given the chance that each comes
     /// true, the likeliest first: as many as give the most tokens a second.
     pub(crate) fn worth(&self, rows: usize, chances: impl Iterator<Item = f64>) -> usize {
         let Some(alone) = self.estimate(rows) else { return 0 };
-        let (mut best, mut count, mut tokens) = (rows as f64 / alone, 0, rows as f64);
+        let (mut best, mut count, mut tokens) = (LEAST_GAIN * rows as f64 / alone, 0, rows as f64);
         for (i, chance) in chances.take(MAX_ROWS.saturating_sub(rows)).enumerate() {
             tokens += chance;
             let Some(seconds) = self.estimate(rows + i + 1) else { break };

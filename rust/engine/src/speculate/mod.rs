@@ -2,10 +2,11 @@
 //! those that the sampler then chooses are kept. Sampling sees the same logits and the same random numbers in the same order as
 //! without, so that the output is the same, bit for bit.
 //!
-//! Guesses cost no pass of their own and are compared with what is chosen whether they were computed or not: the chance of the next
+//! They come from the text itself (prompt lookup) or from a draft model. The former cost no pass of their own and are compared with what is chosen whether they were computed or not: the chance of the next
 //! ones is known before they are paid for, and nothing is computed that the [cost model](cost) finds too dear.
 
 pub(crate) mod cost;
+pub(crate) mod draft;
 mod lookup;
 
 use lookup::{Guess, Lookup};
@@ -16,17 +17,26 @@ pub(crate) const MAX_DRAFT: usize = 15;
 const LATEST: f64 = 0.1;
 /// Chance of a guess until outcomes are known.
 const FIRST_CHANCE: f64 = 0.5;
+/// The same for guesses of a draft model.
+const FIRST_DRAFT_CHANCE: f64 = 0.7;
 /// Least tokens that match before a guess, for each class of guesses.
 const CLASSES: [usize; 4] = [2, 3, 5, 9];
 
 /// The guesses about one text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Speculation {
     lookup: Lookup,
     /// How often the next token of a guess came true, by class.
     chances: Chances,
     /// The guess for what follows, made at so many tokens.
     guess: Option<(usize, Guess)>,
+    draft_chance: f64,
+}
+
+impl Default for Speculation {
+    fn default() -> Self {
+        Self { lookup: Lookup::default(), chances: Chances::default(), guess: None, draft_chance: FIRST_DRAFT_CHANCE }
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +73,18 @@ impl Speculation {
             }
         }
         self.guess = self.lookup.guess(tokens).map(|guess| (tokens.len(), guess));
+    }
+
+    /// How often the next token of a guess of the draft model came true.
+    pub(crate) fn draft_chance(&self) -> f64 {
+        self.draft_chance
+    }
+
+    /// Of a guess of the draft model, `right` of `count` tokens came true.
+    pub(crate) fn drafted(&mut self, right: usize, count: usize) {
+        for i in 0..count.min(right + 1) {
+            self.draft_chance += LATEST * (f64::from(u8::from(i < right)) - self.draft_chance);
+        }
     }
 
     /// The chances that the first, the first two, … tokens of the guess all come true.

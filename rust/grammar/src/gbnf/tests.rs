@@ -16,7 +16,7 @@ fn regular_rules_are_terminals_and_recursive_ones_rules() {
     let expected = concat!(
         "start: r0\n",
         "r0: \"a\" r1 \n",
-        "r1: T0 (r0 )* T1 | T2 \n",
+        "r1: T0 (r0 )* T1  | T2 \n",
         "R2: (/[\\x{20}\\x{9}]/ )* \n",
         "R3: /[\\x{30}-\\x{39}]/ \n",
         "T0: \"[\" R2 \n",

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::limits;
+
 /// What is done with a keyword.
 #[derive(Clone, Copy)]
 pub enum Keyword {
@@ -114,10 +116,9 @@ fn types(value: &Value) -> Result<(), String> {
 
 fn literal(value: &Value) -> Result<(), String> {
     match value {
-        Value::Number(n) => match n.as_f64() {
-            Some(x) if n.is_f64() && x.is_finite() || x.abs() <= EXACT => Ok(()),
-            _ => Err(format!("{n} is beyond the integers that are exact as doubles")),
-        },
+        Value::Number(n) if !n.is_f64() && n.as_i64().is_none_or(|n| n.unsigned_abs() > EXACT as u64) => {
+            Err(format!("{n} is beyond the integers that are exact as doubles"))
+        }
         Value::Array(values) => values.iter().try_for_each(literal),
         Value::Object(values) => values.values().try_for_each(literal),
         _ => Ok(()),
@@ -133,6 +134,9 @@ fn literals(value: &Value) -> Result<(), String> {
 
 fn names(value: &Value) -> Result<(), String> {
     match value {
+        Value::Array(names) if names.len() > limits::SCHEMA_PROPERTIES => {
+            Err(format!("{} names, the most is {}", names.len(), limits::SCHEMA_PROPERTIES))
+        }
         Value::Array(names) if names.iter().all(Value::is_string) => Ok(()),
         _ => Err("not a list of strings".to_owned()),
     }

@@ -142,6 +142,7 @@ impl Preparer<'_> {
 
     fn properties(&mut self, value: &Value, place: &str) -> Result<Value, GrammarError> {
         let properties = value.as_object().ok_or_else(|| error(place, "not an object of schemas"))?;
+        limit("properties of one object", properties.len(), limits::SCHEMA_PROPERTIES)?;
         let prepare =
             |(name, schema): (&String, &Value)| Ok((name.clone(), self.schema(schema, &format!("{place}/{}", reference::escape(name)))?));
         Ok(Value::Object(properties.iter().map(prepare).collect::<Result<_, _>>()?))

@@ -1,7 +1,7 @@
 //! Packed weights in files: a second load is instant, and processes share one copy. Knows no kernels and no graph.
 //!
 //! The first load of a large model packs its matrices into a file of the cache folder and maps that; later ones find it by a hash of the
-//! model file's state ([`key`]) and map it. Where a mapping would be slower than memory, or less safe, the file is read instead
+//! model file's state (`key`) and map it. Where a mapping would be slower than memory, or less safe, the file is read instead
 //! ([`Access`]). The model file itself is never mapped. Whatever goes wrong here, the model is packed into
 //! memory as without a cache, and nobody hears of it: a full disk, a folder that may not be written, a file that is damaged or of another
 //! version, somebody else who is writing the same.

@@ -15,6 +15,7 @@ mod functions;
 mod lexer;
 mod methods;
 mod ops;
+mod prompt;
 mod sequences;
 mod strftime;
 mod strings;
@@ -31,6 +32,7 @@ use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, State, UndefinedBehavior, Value};
 
 pub use error::{Limit, TemplateError};
+pub use prompt::{Prompt, prompt};
 pub use strftime::DateTime;
 
 /// Name of the template in its environment.
@@ -91,6 +93,14 @@ impl ChatTemplate {
             let output = environment.get_template(NAME)?.render(context)?;
             Ok(output)
         })
+    }
+
+    /// The names that the template reads and does not set itself, in no order.
+    ///
+    /// # Errors
+    /// [`TemplateError::Internal`] where the interpreter fails.
+    pub fn variables(&self) -> Result<Vec<String>, TemplateError> {
+        on_large_stack(|| Ok(self.environment.get_template(NAME)?.undeclared_variables(false).into_iter().collect()))
     }
 
     /// The variables of a render; `None` where a value is too deep.

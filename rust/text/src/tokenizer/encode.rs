@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::merge::Scratch;
 use super::model::NONE;
+use super::special::Visit;
 use super::vocab::{Alphabet, SPACE_MARK};
 use super::{Error, Tokenizer};
 
@@ -24,6 +25,14 @@ struct Slot {
     text_len: u32,
     ids: u32,
     ids_len: u32,
+}
+
+/// Where a special token stands in a text.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    pub start: usize,
+    pub end: usize,
+    pub id: u32,
 }
 
 /// The work on one text.
@@ -54,7 +63,27 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    pub fn run(mut self, add_special: bool, parse_special: bool) -> Result<Vec<u32>, Error> {
+    pub fn run(self, add_special: bool, parse_special: bool) -> Result<Vec<u32>, Error> {
+        let (tokenizer, text) = (self.tokenizer, self.text);
+        self.run_parts(add_special, |visit| tokenizer.specials.split(text, parse_special, visit))
+    }
+
+    /// The text in which the special tokens are those of `spans`, and those whose meaning is their text.
+    pub fn run_spans(self, spans: &[Span]) -> Result<Vec<u32>, Error> {
+        let (tokenizer, text) = (self.tokenizer, self.text);
+        self.run_parts(false, |visit| {
+            let mut from = 0;
+            for &Span { start, end, id } in spans {
+                tokenizer.specials.split(&text[from..start], false, &mut |at, part, id| visit(from + at, part, id))?;
+                visit(start, &text[start..end], Some(id))?;
+                from = end;
+            }
+            tokenizer.specials.split(&text[from..], false, &mut |at, part, id| visit(from + at, part, id))
+        })
+    }
+
+    /// Encodes what `parts` visits: all of the text, in its order.
+    fn run_parts(mut self, add_special: bool, parts: impl FnOnce(&mut Visit<'_>) -> Result<(), Error>) -> Result<Vec<u32>, Error> {
         // Slots and the merge loop count in 32 bits.
         if u32::try_from(self.text.len()).is_err() {
             return Err(Error::TooLarge("the text"));
@@ -64,7 +93,7 @@ impl<'a> Encoder<'a> {
             self.ids.extend(tokenizer.bos);
         }
         let (mut after_special, mut strip) = (true, false);
-        tokenizer.specials.split(self.text, parse_special, &mut |at, part, id| {
+        parts(&mut |at, part, id| {
             if let Some(id) = id {
                 self.ids.push(id);
                 after_special = true;

@@ -106,6 +106,51 @@ impl Tokenizer {
         encode::Encoder::new(self, text, &mut go_on).run(options.add_special, options.parse_special)
     }
 
+    /// The ids of a text that is partly not trusted: `guard`, which is no part of it, stands within the texts of control tokens that
+    /// mean themselves. The other texts of control tokens become the tokens. Nothing is added at the beginning and the end.
+    ///
+    /// # Errors
+    /// As [`encode_while`](Self::encode_while).
+    pub fn encode_guarded(&self, text: &str, guard: char, mut go_on: impl FnMut(usize) -> bool) -> Result<Vec<u32>, Error> {
+        let plain = text.replace(guard, "");
+        let mut spans = Vec::new();
+        let mut start = 0;
+        self.specials.split(text, true, &mut |_, part, id| {
+            let end = start + if id.is_some() { part.len() } else { part.len() - part.matches(guard).count() * guard.len_utf8() };
+            spans.extend(id.map(|id| encode::Span { start, end, id }));
+            start = end;
+            Ok(())
+        })?;
+        encode::Encoder::new(self, &plain, &mut go_on).run_spans(&spans)
+    }
+
+    /// Whether a control token could begin in the text: otherwise it never becomes one, whatever stands around it.
+    pub fn may_begin_control(&self, text: &str) -> bool {
+        self.specials.may_begin(text)
+    }
+
+    /// The text with `guard` within each text of a control token, for [`encode_guarded`](Self::encode_guarded), and whether there
+    /// were any.
+    pub fn guard_control(&self, text: &str, guard: char) -> (String, bool) {
+        self.specials.break_tokens(text, guard)
+    }
+
+    /// The text with `guard` wherever a control token could begin, also where what follows is not its text.
+    pub fn guard_beginnings(&self, text: &str, guard: char) -> String {
+        self.specials.break_beginnings(text, guard)
+    }
+
+    /// The ids of these texts that are control tokens, which decoding with `skip_special` leaves out. Sorted.
+    pub fn control_ids(&self, texts: &[&str]) -> Vec<u32> {
+        let ids = texts.iter().filter_map(|text| self.control_id(text));
+        ids.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The id of a text that is a control token.
+    pub fn control_id(&self, text: &str) -> Option<u32> {
+        self.token_id(text).filter(|id| self.vocab.kind(*id).is_some_and(TokenKind::is_special))
+    }
+
     /// The bytes of a text that begins with `ids`: the space that encoding adds at its start, and after a special token, is left out.
     /// With `skip_special`, control and unknown tokens are left out, otherwise they are their texts.
     ///

@@ -1,5 +1,7 @@
 //! Finding the tokens whose text is one token wherever it stands.
 
+use std::collections::BTreeSet;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::Error;
@@ -17,6 +19,10 @@ pub struct Specials {
     literal: Option<Search>,
     /// Found where special tokens are parsed: the literal ones and the others.
     all: Option<Search>,
+    /// The others alone, also where they overlap.
+    control: Option<AhoCorasick>,
+    /// The characters that they begin with.
+    firsts: BTreeSet<char>,
 }
 
 /// Receives a part of a text: its position, the part, and the token that it is, if it is a special one.
@@ -42,8 +48,33 @@ impl Specials {
             }
             text.len() <= LONGEST
         });
+        let control: Vec<&str> =
+            all.iter().filter(|(id, _)| vocab.kind(*id) != Some(TokenKind::UserDefined)).map(|(_, text)| *text).collect();
         let literal: Vec<(u32, &str)> = all.iter().filter(|(id, _)| vocab.kind(*id) == Some(TokenKind::UserDefined)).copied().collect();
-        Ok(Self { literal: search(&literal)?, all: search(&all)? })
+        Ok(Self {
+            literal: search(&literal)?,
+            all: search(&all)?,
+            firsts: control.iter().filter_map(|text| text.chars().next()).collect(),
+            control: if control.is_empty() { None } else { Some(AhoCorasick::new(control).map_err(failed)?) },
+        })
+    }
+
+    /// Whether a control token could begin in the text.
+    pub fn may_begin(&self, text: &str) -> bool {
+        text.contains(|c| self.firsts.contains(&c))
+    }
+
+    /// The text with `guard` after the first character of each text of a control token, and whether there were any.
+    pub fn break_tokens(&self, text: &str, guard: char) -> (String, bool) {
+        let found = self.control.iter().flat_map(|search| search.find_overlapping_iter(text));
+        let starts: BTreeSet<usize> = found.map(|found| found.start()).collect();
+        let broken = text.char_indices().flat_map(|(at, c)| [Some(c), starts.contains(&at).then_some(guard)]).flatten().collect();
+        (broken, !starts.is_empty())
+    }
+
+    /// The text with `guard` after every character with which a control token could begin.
+    pub fn break_beginnings(&self, text: &str, guard: char) -> String {
+        text.chars().flat_map(|c| [Some(c), self.firsts.contains(&c).then_some(guard)]).flatten().collect()
     }
 
     /// Calls `visit` with the texts between special tokens and with these, from left to right.
@@ -69,6 +100,10 @@ fn search(tokens: &[(u32, &str)]) -> Result<Option<Search>, Error> {
         return Err(Error::Metadata(format!("special tokens have {total} bytes of text (the most is {TOTAL})")));
     }
     let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens.iter().map(|(_, text)| text));
-    let automaton = automaton.map_err(|e| Error::Metadata(format!("special tokens: {e}")))?;
+    let automaton = automaton.map_err(failed)?;
     Ok(Some(Search { automaton, ids: tokens.iter().map(|(id, _)| *id).collect() }))
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Metadata(format!("special tokens: {error}"))
 }

@@ -11,6 +11,8 @@ pub struct StreamDecoder {
     /// The beginning of a character: at most three bytes between calls.
     held: Vec<u8>,
     skip_special: bool,
+    /// Special tokens that are never skipped, sorted.
+    shown: Vec<u32>,
     after_special: bool,
 }
 
@@ -18,7 +20,7 @@ impl StreamDecoder {
     /// A decoder at the beginning of a text.
     #[must_use]
     pub fn new(skip_special: bool) -> Self {
-        Self { held: Vec::new(), skip_special, after_special: true }
+        Self { held: Vec::new(), skip_special, shown: Vec::new(), after_special: true }
     }
 
     /// A decoder for what follows `prompt`, so that the space which begins a word of the answer is kept where the answer goes on
@@ -26,7 +28,15 @@ impl StreamDecoder {
     #[must_use]
     pub fn after(tokenizer: &Tokenizer, prompt: &[u32], skip_special: bool) -> Self {
         let after_special = prompt.last().is_none_or(|id| tokenizer.starts_text(*id));
-        Self { held: Vec::new(), skip_special, after_special }
+        Self { held: Vec::new(), skip_special, shown: Vec::new(), after_special }
+    }
+
+    /// Shows these special tokens in any case.
+    #[must_use]
+    pub fn showing(mut self, mut ids: Vec<u32>) -> Self {
+        ids.sort_unstable();
+        self.shown = ids;
+        self
     }
 
     /// The characters that `id` completes.
@@ -34,7 +44,8 @@ impl StreamDecoder {
     /// # Errors
     /// [`Error::UnknownId`] for an id beyond the vocabulary; the decoder is as before.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, Error> {
-        tokenizer.append_bytes(id, self.skip_special, &mut self.after_special, &mut self.held)?;
+        let skip = self.skip_special && self.shown.binary_search(&id).is_err();
+        tokenizer.append_bytes(id, skip, &mut self.after_special, &mut self.held)?;
         Ok(self.release())
     }
 

@@ -80,6 +80,34 @@ proptest! {
         prop_assert_eq!(&whole, &String::from_utf8_lossy(&bytes));
         prop_assert_eq!(stream(&tokenizer, &ids, skip_special), whole);
     }
+
+    #[test]
+    fn shown_tokens_are_not_skipped(ids in prop::collection::vec(0u32..2003, 0..60)) {
+        let tokenizer = open_shipped("gpt-4o-made");
+        let special = (0..2003).filter(|id| tokenizer.kind(*id).is_some_and(TokenKind::is_special)).collect();
+        let mut decoder = StreamDecoder::new(true).showing(special);
+        let shown: String = ids.iter().map(|id| decoder.push(&tokenizer, *id).expect("a known id")).collect();
+        prop_assert_eq!(shown + &decoder.flush(), tokenizer.decode(&ids, false).expect("known ids"));
+    }
+
+    #[test]
+    fn guarded_texts_are_plain_ones(text in text(), before in text()) {
+        let guard = '\u{f0000}';
+        for name in SHIPPED {
+            let tokenizer = open_shipped(name);
+            let encode = |text: &str, options| tokenizer.encode(text, options).expect("a byte-complete vocabulary");
+            let guarded = |text: &str| tokenizer.encode_guarded(text, guard, |_| true).expect("a byte-complete vocabulary");
+            prop_assert_eq!(guarded(&text), encode(&text, PARSED));
+            prop_assert_eq!(guarded(&tokenizer.guard_control(&text, guard).0), encode(&text, PLAIN));
+            prop_assert_eq!(guarded(&tokenizer.guard_beginnings(&text, guard)), encode(&text, PLAIN));
+            // What is not guarded becomes tokens as ever.
+            let mixed = format!("{before}<|start|>{}<|end|>{before}", tokenizer.guard_beginnings(&text, guard));
+            let mut parts = encode(&format!("{before}<|start|>"), PARSED);
+            parts.extend(encode(&text, PLAIN));
+            parts.extend(encode(&format!("<|end|>{before}"), PARSED));
+            prop_assert_eq!(guarded(&mixed), parts);
+        }
+    }
 }
 
 #[test]

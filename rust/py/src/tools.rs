@@ -1,0 +1,109 @@
+//! `OutputParser`: the text of an answer to content, reasoning and calls.
+use crate::errors::{self, OrRaise};
+use crate::json;
+use crate::tokenizer::Tokenizer;
+use fastllm_text::tools::{Choice, Constraint, Event, Format, Options, Parser, Reasoning, Tools};
+use pyo3::prelude::*;
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The names of the formats.
+#[pyfunction]
+pub fn tool_formats() -> Vec<&'static str> {
+    Format::ALL.map(Format::name).to_vec()
+}
+
+/// A parser for the answer to one prompt.
+#[pyclass(frozen, module = "fastllm._native")]
+pub struct OutputParser {
+    tokenizer: Arc<fastllm_text::tokenizer::Tokenizer>,
+    options: Options,
+    parser: Mutex<Parser>,
+}
+
+/// Kind, number of the call, text.
+type Part = (&'static str, Option<usize>, String);
+
+fn parts(events: Vec<Event>) -> Vec<Part> {
+    events.into_iter().map(part).collect()
+}
+
+fn part(event: Event) -> Part {
+    match event {
+        Event::Content(text) => ("content", None, text),
+        Event::Reasoning(text) => ("reasoning", None, text),
+        Event::CallBegin { index, name } => ("begin", Some(index), name),
+        Event::Arguments { index, json } => ("arguments", Some(index), json),
+        Event::CallEnd { index } => ("end", Some(index), String::new()),
+        Event::Malformed { index, reason, .. } => ("malformed", index, reason.into_owned()),
+    }
+}
+
+#[pymethods]
+impl OutputParser {
+    /// `template`: the source of the chat template, which tells the markers of reasoning and, where `format` is `None`, the format.
+    /// `tools`: declarations; `None`: nothing is a call. `prompt`: the text before the answer, which may have opened the reasoning.
+    #[new]
+    fn new(
+        tokenizer: &Tokenizer,
+        template: &str,
+        format: Option<&str>,
+        tools: Option<&Bound<'_, PyAny>>,
+        prompt: &str,
+        py: Python<'_>,
+    ) -> PyResult<OutputParser> {
+        let format = match format {
+            None => Format::detect(template),
+            Some(name) => Format::from_name(name).ok_or_else(|| {
+                let known = tool_formats().join(", ");
+                errors::parameter(py, format!("tool_format = {name:?} is not known: one of {known}"))
+            })?,
+        };
+        let tools = match tools.map(json::from_python).transpose()? {
+            Some(Value::Array(tools)) => Tools::from_json(&tools).or_raise(py)?,
+            _ => Tools::default(),
+        };
+        let reasoning = Reasoning::detect(template);
+        let inside_reasoning = reasoning.is_some_and(|reasoning| reasoning.is_open(prompt));
+        let options = Options { format, tools, reasoning, inside_reasoning };
+        Ok(OutputParser { tokenizer: Arc::clone(&tokenizer.inner), parser: Mutex::new(Parser::new(options.clone())), options })
+    }
+
+    /// The name of the format.
+    #[getter]
+    fn format(&self) -> &'static str {
+        self.options.format.name()
+    }
+
+    /// The control tokens that must be part of the text for the parser to find its markers.
+    fn shown(&self) -> Vec<u32> {
+        let Options { format, tools, reasoning, .. } = &self.options;
+        let calls = !tools.all().is_empty() || *format == Format::Harmony;
+        let mut markers = if calls { format.markers() } else { Vec::new() };
+        markers.extend(reasoning.iter().flat_map(|reasoning| [reasoning.open, reasoning.close]));
+        self.tokenizer.control_ids(&markers)
+    }
+
+    /// What the next piece of text gives.
+    fn push(&self, text: &str) -> Vec<Part> {
+        parts(self.parser.lock().unwrap_or_else(PoisonError::into_inner).push(text))
+    }
+
+    /// What the end of the text gives.
+    fn finish(&self) -> Vec<Part> {
+        parts(self.parser.lock().unwrap_or_else(PoisonError::into_inner).finish())
+    }
+
+    /// A grammar in Lark that makes the model call the tool of this name, or any; `None` where the format has no calls.
+    fn constraint(&self, name: Option<&str>, parallel: bool) -> Option<String> {
+        let Options { format, tools, reasoning, inside_reasoning } = &self.options;
+        format.constraint(&Constraint {
+            tools,
+            choice: name.map_or(Choice::Required, Choice::Named),
+            parallel,
+            reasoning: *reasoning,
+            inside_reasoning: *inside_reasoning,
+            control: &|text| self.tokenizer.control_id(text),
+        })
+    }
+}
