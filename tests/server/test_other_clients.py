@@ -7,11 +7,8 @@ import subprocess
 
 import pytest
 
-from fastllm.server.generate import SUPPORTED
-
 from .conftest import HELLO, NAME
 
-tools = pytest.mark.skipif("tool_choice" not in SUPPORTED, reason="this version of the library has no tool calls")
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"name": "get_weather", "description": "Get the weather in a city.", "parameters": CITY}
 QUESTION = "What is the weather in Paris?"
@@ -43,7 +40,6 @@ def test_anthropic(server, model):
             client.messages.create(**options, thinking={"type": "enabled", "budget_tokens": 1024})
 
 
-@tools
 def test_anthropic_tools(server):
     anthropic = pytest.importorskip("anthropic", reason="needs anthropic: pip install anthropic")
     tool = {"name": "get_weather", "description": WEATHER["description"], "input_schema": CITY}
@@ -66,7 +62,6 @@ def test_anthropic_tools(server):
         assert "21" in client.messages.create(messages=turns, **options).content[0].text
 
 
-@tools
 def test_openai_responses_tools(server):
     openai = pytest.importorskip("openai", reason="needs openai: pip install 'fastllm[openai]'")
     options = {"model": NAME, "tools": [{"type": "function", **WEATHER}], "temperature": 0}

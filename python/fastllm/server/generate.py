@@ -1,14 +1,10 @@
-"""The seam to the library: the only file of the server that starts work on a model.
-
-What this version of the library lacks is refused here, by name.
-"""
+"""The seam to the library: the only file of the server that starts work on a model."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,14 +18,8 @@ from fastllm.server.metrics import Clock
 if TYPE_CHECKING:
     from fastllm.server.service import Service
 
-__all__ = ["SUPPORTED", "ChatCall", "Job", "chat_ids", "chat_job", "completion_job"]
+__all__ = ["ChatCall", "Job", "chat_ids", "chat_job", "completion_job"]
 
-# What the library can do, beyond text and sampling.
-_CHAT = frozenset(inspect.signature(Model.achat_stream).parameters)
-_SAMPLING = frozenset(option.name for option in dataclasses.fields(SamplingParams))
-SUPPORTED = frozenset(
-    [*({"tool_choice", "response_format", "reasoning_effort"} & _CHAT), *({"regex", "grammar", "choices"} & _SAMPLING)]
-)
 # Names in templates that a request may not set.
 _RESERVED = frozenset(
     (
@@ -71,7 +61,7 @@ class ChatCall:
         """The keywords of `Model.achat_stream`.
 
         Raises:
-            ApiError: 400, the library cannot do it.
+            ApiError: 400, a field cannot be meant.
         """
         for name in self.chat_template_kwargs:
             if not name.isidentifier() or name in _RESERVED:
@@ -80,7 +70,6 @@ class ChatCall:
                 )
         found: dict[str, Any] = {"chat_template_kwargs": dict(self.chat_template_kwargs)}
         if self.tools:
-            _need("tool_choice", "tools")
             found["tools"] = list(self.tools)
             for name in ("tool_choice", "parallel_tool_calls"):
                 if getattr(self, name) is not None:
@@ -88,23 +77,13 @@ class ChatCall:
         elif self.tool_choice not in (None, "none", "auto"):
             raise ApiError(400, "tool_choice names a tool, but there are no tools", param="tool_choice")
         if self.response_format is not None and self.response_format.get("type") != "text":
-            _need("response_format", "response_format")
             found["response_format"] = self.response_format
         if self.reasoning_effort is not None:
-            _need("reasoning_effort", "reasoning_effort")
             found["reasoning_effort"] = self.reasoning_effort
         return found
 
 
-def _need(feature: str, param: str) -> None:
-    if feature not in SUPPORTED:
-        raise ApiError(400, f"{param} is not supported by this version", param=param, code="unsupported_parameter")
-
-
 def _params(sampling: Mapping[str, Any]) -> SamplingParams:
-    for name in ("regex", "grammar", "choices"):
-        if sampling.get(name) is not None:
-            _need(name, name)
     return SamplingParams(**{name: value for name, value in sampling.items() if value is not None})
 
 
