@@ -187,14 +187,27 @@ def test_import_is_quick_and_loads_no_dependency():
         start = time.perf_counter()
         import fastllm
         print(time.perf_counter() - start)
-        print(sorted({"numpy", "rich", "asyncio.base_events"} & set(sys.modules)))
+        extras = {"fastapi", "uvicorn", "pydantic", "prometheus_client", "openai"}
+        print(sorted({"numpy", "rich", "asyncio.base_events", *extras} & set(sys.modules)))
     """)
     assert code == 0, err
     seconds, loaded = out.splitlines()
     assert "asyncio" not in loaded
     assert "numpy" not in loaded
     assert "rich" not in loaded
+    assert loaded == "[]"
     assert float(seconds) < 1.0
+
+
+def test_a_server_without_its_extra_says_what_to_install():
+    code, out, err = run("""
+        import sys
+        sys.modules["fastapi"] = None
+        from fastllm.cli import main
+        sys.exit(main(["serve"]))
+    """)
+    assert (code, out) == (1, "")
+    assert err == "fastllm: the server needs fastapi: pip install 'fastllm[server]'\n"
 
 
 def test_no_socket_is_opened():

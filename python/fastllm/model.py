@@ -569,7 +569,7 @@ class Model:
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
-            output.prompt_tokens = len(ids)
+            output.prompt_ids = ids
             return self._submit(ids, params, await self._agrammar(params), waker)
 
         return AsyncTokenStream(output, submit)
@@ -599,7 +599,7 @@ class Model:
             return self._submit(prepared.ids, prepared.params, grammar, waker, prepared.parser.shown())
 
         output = ChatOutput(prepared, self.tokenizer, None)
-        output.prompt_tokens = len(prepared.ids)
+        output.prompt_ids = prepared.ids
         return AsyncChatStream(output, submit)
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from fastllm import _native
@@ -60,7 +60,7 @@ class _Output(Generic[C, R]):
         self.end: _native.Finished | None = None
         # Whether the rest of the output is not wanted.
         self.enough = False
-        self.prompt_tokens: int | None = None
+        self.prompt_ids: Sequence[int] | None = None
 
     def add(self, event: _native.Prefill | _native.Token | _native.Finished) -> C | None:
         """Takes an event; the chunk that it makes, if it does."""
@@ -304,8 +304,8 @@ class _AsyncStream(Generic[C, R]):
 
     @property
     def prompt_tokens(self) -> int | None:
-        """Tokens of the prompt; None before the start."""
-        return self._output.prompt_tokens
+        """Tokens of the prompt; None for a text that is not tokenized before the start."""
+        return None if self._output.prompt_ids is None else len(self._output.prompt_ids)
 
     def close(self) -> None:
         """Stops the work and gives up what was not taken. In its event loop only, and while no task awaits it."""

@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -96,22 +98,37 @@ def http(path, body, headers=(), method="POST"):
 
 
 @contextlib.contextmanager
-def serve(*arguments, env=None):
+def serve(*arguments, env=None, **options):
     """A server with these arguments; it has to end with exit code 0 when it is told to."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "fastllm", "serve", "--port", "0", *map(str, arguments)],
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-W",
+            "error",
+            "-m",
+            "fastllm",
+            "serve",
+            "--port",
+            "0",
+            *map(str, arguments),
+        ],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(env or {})},
+        **options,
     )
+    # A server that does not start says where it is.
+    late = threading.Timer(60, process.send_signal, [signal.SIGABRT])
+    late.start()
     try:
         line = process.stderr.readline()
+        late.cancel()
         match = re.search(r":(\d+)$", line.strip())
         assert match, line + process.stderr.read()
         server = Server(process, int(match[1]))
         server.log = []
-        import threading
-
         reader = threading.Thread(target=lambda: server.log.extend(process.stderr), daemon=True)
         reader.start()
         yield server
@@ -121,6 +138,7 @@ def serve(*arguments, env=None):
         reader.join(5)
         assert "Traceback" not in "".join(server.log)
     finally:
+        late.cancel()
         process.kill()
         process.wait()
         process.stderr.close()

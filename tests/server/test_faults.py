@@ -1,6 +1,7 @@
 """Clients that leave, stall or come in crowds; servers that are told to end. Others notice nothing."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -160,6 +161,21 @@ def test_a_thousand_idle_connections_and_two_hundred_queued(fault):
         idle[500].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert idle[500].recv(100).startswith(b"HTTP/1.1 200")
     assert until(lambda: descriptors(fault) <= before + 1)
+
+
+def test_more_connections_than_files_are_allowed():
+    import resource
+
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (80, 80))
+    with serve("--header-timeout", 1, preexec_fn=limit) as server:
+        for _ in range(2):
+            with contextlib.ExitStack() as stack:
+                for _ in range(200):
+                    stack.enter_context(server.connect())
+                time.sleep(0.3)
+            assert until(lambda: server.get("/health")[0] == 200)
+        assert server.post(CHAT, {"messages": HELLO})[0] == 200
+        assert len("".join(server.log)) < 20_000
 
 
 def test_more_than_the_queue_holds_is_sent_away():
@@ -349,6 +365,19 @@ def test_a_port_that_is_taken_is_one_line(server):
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "in use" in result.stderr
+
+
+def test_a_port_that_is_taken_while_the_model_loads_is_an_error_and_no_hang(model):
+    from fastllm.server import run
+    from fastllm.server.options import ServerOptions
+
+    with run.bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        second = run.bind("127.0.0.1", port)
+        first.listen()
+        with pytest.raises(OSError, match="in use"):
+            run.serve({"m": model}, ServerOptions(), second)
 
 
 def test_several_models_by_name(demo_path):

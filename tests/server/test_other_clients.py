@@ -9,6 +9,10 @@ import pytest
 
 from .conftest import HELLO, NAME
 
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = {"name": "get_weather", "description": "Get the weather in a city.", "parameters": CITY}
+QUESTION = "What is the weather in Paris?"
+
 
 def test_anthropic(server, model):
     anthropic = pytest.importorskip("anthropic", reason="needs anthropic: pip install anthropic")
@@ -41,6 +45,42 @@ def test_anthropic(server, model):
             assert answer.usage.output_tokens == thought.usage.completion_tokens
         with pytest.raises(anthropic.BadRequestError, match="budget_tokens"):
             client.messages.create(**options, thinking={"type": "enabled"})
+
+
+def test_anthropic_tools(server):
+    anthropic = pytest.importorskip("anthropic", reason="needs anthropic: pip install anthropic")
+    tool = {"name": "get_weather", "description": WEATHER["description"], "input_schema": CITY}
+    turns = [{"role": "user", "content": QUESTION}]
+    options = {"model": NAME, "max_tokens": 60, "tools": [tool], "extra_body": {"temperature": 0}}
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+        message = client.messages.create(messages=turns, **options)
+        (use,) = message.content
+        assert (message.stop_reason, use.type, use.name, use.input) == (
+            "tool_use",
+            "tool_use",
+            "get_weather",
+            {"city": "Paris"},
+        )
+        with client.messages.stream(messages=turns, **options) as stream:
+            assert stream.get_final_message().content[0].input == {"city": "Paris"}
+        result = {"type": "tool_result", "tool_use_id": use.id, "content": '{"temp": 21, "sky": "sunny"}'}
+        turns += [{"role": "assistant", "content": [use.model_dump(exclude_none=True)]}]
+        turns += [{"role": "user", "content": [result]}]
+        assert "21" in client.messages.create(messages=turns, **options).content[0].text
+
+
+def test_openai_responses_tools(server):
+    openai = pytest.importorskip("openai", reason="needs openai: pip install 'fastllm[openai]'")
+    options = {"model": NAME, "tools": [{"type": "function", **WEATHER}], "temperature": 0}
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        response = client.responses.create(input=QUESTION, **options)
+        (call,) = response.output
+        assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "get_weather", {"city": "Paris"})
+        with client.responses.stream(input=QUESTION, **options) as stream:
+            assert json.loads(stream.get_final_response().output[0].arguments) == {"city": "Paris"}
+        items = [{"role": "user", "content": QUESTION}, call.model_dump(exclude_none=True)]
+        items += [{"type": "function_call_output", "call_id": call.call_id, "output": '{"temp": 21, "sky": "sunny"}'}]
+        assert "21" in client.responses.create(input=items, **options).output_text
 
 
 def test_openai_responses(server, model):

@@ -6,7 +6,6 @@ import httpx
 import pytest
 
 from fastllm.errors import SamplingError
-from fastllm.server import generate
 from fastllm.server.app import create_app
 
 from . import fake
@@ -17,8 +16,7 @@ CHAT_TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"ty
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    monkeypatch.setattr(generate, "SUPPORTED", frozenset({"tool_choice", "response_format", "reasoning_effort"}))
+def calls():
     return fake.Model(fake.CALLS.chunks, fake.CALLS.reply)
 
 

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command."""
     server.require()
     from fastllm.server import log  # noqa: PLC0415 - needs the extra
-    from fastllm.server.run import serve  # noqa: PLC0415
+    from fastllm.server.run import bind, serve  # noqa: PLC0415
 
     names: dict[str, str | None] = {}
     for argument in options.models or [None]:
@@ -102,9 +102,10 @@ def run(options: argparse.Namespace) -> int:
             return arguments.usage_error(options.parser, f"each model needs a name of its own: {name!r}")
         names[name] = path
     settings = _settings(options)
-    models = {name: arguments.load(path, options) for name, path in names.items()}
-    log.configure(options.log_format)
-    serve(models, settings, host=options.host, port=options.port, started=lambda host, port: _say(host, port, models))
+    with bind(options.host, options.port) as socket:
+        models = {name: arguments.load(path, options) for name, path in names.items()}
+        log.configure(options.log_format)
+        serve(models, settings, socket, started=lambda host, port: _say(host, port, models))
     return 0
 
 

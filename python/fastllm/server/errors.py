@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,8 +113,10 @@ def from_library(error: Exception, *, prompt: str = "messages", constraint: str 
 
 
 def _param(message: str) -> str | None:
-    word = message.partition(" ")[0]
-    return word if "_" in word or word in _FIELDS else None
+    """The field that a message of the library names first: `top_k = -1 is ...`, `tool 1: ...`."""
+    found = re.match(r"[a-z_]+", message)
+    word = found[0] if found else ""
+    return word if "_" in word or word in _FIELDS else _PLURALS.get(word)
 
 
 def from_validation(problems: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
@@ -143,3 +146,4 @@ def _path(location: Sequence[Any], body: Any) -> list[Any]:
 
 
 _FIELDS = frozenset({"temperature", "seed", "stop", "logprobs", "regex", "grammar", "choices"})
+_PLURALS = {"tool": "tools", "message": "messages"}

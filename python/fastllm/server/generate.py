@@ -1,7 +1,4 @@
-"""The seam to the library: the only file of the server that starts work on a model.
-
-What this version of the library lacks is refused here, by name.
-"""
+"""The seam to the library: the only file of the server that starts work on a model."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastllm.chat_options import ChatOptions
 from fastllm.errors import FastLLMError
 from fastllm.model import Model
 from fastllm.options import SamplingParams
@@ -22,17 +18,8 @@ from fastllm.server.metrics import Clock
 if TYPE_CHECKING:
     from fastllm.server.service import Service
 
-__all__ = ["SUPPORTED", "ChatCall", "Job", "chat_ids", "chat_job", "completion_job"]
+__all__ = ["ChatCall", "Job", "chat_ids", "chat_job", "completion_job"]
 
-# What the library can do, beyond text and sampling.
-_CHAT = frozenset(ChatOptions.__annotations__)
-_SAMPLING = frozenset(option.name for option in dataclasses.fields(SamplingParams))
-SUPPORTED = frozenset(
-    [
-        *({"tool_choice", "response_format", "reasoning_effort", "reasoning_budget"} & _CHAT),
-        *({"regex", "grammar", "choices"} & _SAMPLING),
-    ]
-)
 # Names in templates that a request may not set.
 _RESERVED = frozenset(
     (
@@ -43,7 +30,7 @@ _RESERVED = frozenset(
     )
 )
 # What restricts tokens; errors of it are put down to the first one that a request has.
-_CONSTRAINTS = ("response_format", "regex", "grammar", "choices", "tool_choice", "logit_bias")
+_CONSTRAINTS = ("response_format", "regex", "grammar", "choices", "tool_choice", "logit_bias", "tools")
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,7 @@ class ChatCall:
         """The keywords of `Model.achat_stream`.
 
         Raises:
-            ApiError: 400, the library cannot do it.
+            ApiError: 400, a field cannot be meant.
         """
         for name in self.chat_template_kwargs:
             if not name.isidentifier() or name in _RESERVED:
@@ -85,7 +72,6 @@ class ChatCall:
                 )
         found: dict[str, Any] = {"chat_template_kwargs": dict(self.chat_template_kwargs)}
         if self.tools:
-            _need("tool_choice", "tools")
             found["tools"] = list(self.tools)
             for name in ("tool_choice", "parallel_tool_calls"):
                 if getattr(self, name) is not None:
@@ -93,24 +79,14 @@ class ChatCall:
         elif self.tool_choice not in (None, "none", "auto"):
             raise ApiError(400, "tool_choice names a tool, but there are no tools", param="tool_choice")
         if self.response_format is not None and self.response_format.get("type") != "text":
-            _need("response_format", "response_format")
             found["response_format"] = self.response_format
         for name in ("reasoning_effort", "reasoning_budget"):
             if getattr(self, name) is not None:
-                _need(name, name)
                 found[name] = getattr(self, name)
         return found
 
 
-def _need(feature: str, param: str) -> None:
-    if feature not in SUPPORTED:
-        raise ApiError(400, f"{param} is not supported by this version", param=param, code="unsupported_parameter")
-
-
 def _params(sampling: Mapping[str, Any]) -> SamplingParams:
-    for name in ("regex", "grammar", "choices"):
-        if sampling.get(name) is not None:
-            _need(name, name)
     return SamplingParams(**{name: value for name, value in sampling.items() if value is not None})
 
 
@@ -268,13 +244,12 @@ def _constraint(fields: Mapping[str, Any]) -> str | None:
 
 
 async def chat_ids(model: Model, call: ChatCall) -> list[int]:
-    """The tokens of a conversation."""
+    """The tokens of a conversation, as they would be answered."""
     keywords = call.keywords()
-    variables = keywords["chat_template_kwargs"]
 
     def ids() -> list[int]:
-        text = model.apply_chat_template(call.messages, tools=keywords.get("tools"), **variables)
-        return model.tokenizer.encode(text, add_special=False, parse_special=True)
+        stream = model.achat_stream(call.messages, **keywords)  # it is never started
+        return list(stream._output.prompt_ids or ())  # noqa: SLF001 - one package
 
     try:
         return await asyncio.to_thread(ids)

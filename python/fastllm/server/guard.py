@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
 import ipaddress
 import re
@@ -89,7 +90,8 @@ class Guard:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._keys = [key.encode() for key in service.options.api_keys]
+        # Hashed, so that their lengths are the same.
+        self._keys = [hashlib.sha256(key.encode()).digest() for key in service.options.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -146,7 +148,8 @@ class Guard:
         # Clients of Anthropic send one key in both headers.
         if len(set(sent)) != 1:
             return False
-        return any([hmac.compare_digest(sent[0], key) for key in self._keys])  # noqa: C419 - all are compared
+        digest = hashlib.sha256(sent[0]).digest()
+        return any([hmac.compare_digest(digest, key) for key in self._keys])  # noqa: C419 - all are compared
 
     def _length(self, scope: Scope) -> int | None:
         kind = (_header(scope, b"content-type") or "").partition(";")[0].strip().lower()

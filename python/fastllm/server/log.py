@@ -27,7 +27,7 @@ def configure(kind: str) -> None:
     logging.raiseExceptions = False  # a full disk under the log is no reason to stop
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if kind == "json" else _Text())
-    for name in ("fastllm.server", "uvicorn.error"):
+    for name in ("fastllm.server", "uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False

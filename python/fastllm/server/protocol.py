@@ -17,17 +17,22 @@ __all__ = ["protocol"]
 _PROBES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5)
 
 
-def protocol(options: ServerOptions) -> type[H11Protocol]:
-    """The class of connections with these limits."""
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def protocol(options: ServerOptions, most: int) -> type[H11Protocol]:
+    """The class of connections with these limits, of which there are at most so many."""
 
     class Limited(_Connection):
         limits = options
+        most_connections = most
 
     return Limited
 
 
 class _Connection(H11Protocol):
     limits: ServerOptions
+    most_connections: int
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -37,7 +42,11 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch_headers()
+        if len(self.connections) > self.most_connections:
+            transport.write(_FULL)
+            self._close()
+        else:
+            self._watch_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._headers, self._stuck, self._probe):

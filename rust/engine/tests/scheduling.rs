@@ -76,6 +76,28 @@ fn short_prompts_and_decoding_do_not_wait_for_a_long_prompt() {
     assert!(mixed.len() >= 60 && mixed.iter().all(|rows| rows[0].logits && rows[0].sequence != rows[1].sequence));
 }
 
+#[test]
+fn on_a_slow_machine_prompts_are_read_in_smaller_parts_while_others_decode() {
+    // A row of a prompt takes two milliseconds: a step of 256 would be half a second.
+    let mock = Mock::with_hook(|rows, cancel| compute(Duration::from_millis(2 * rows.len() as u64), cancel));
+    let log = Arc::clone(&mock.log);
+    let engine = Engine::start(Mock { max_rows: 512, ..mock }, EngineOptions::default()).unwrap();
+    let decoding = engine.submit(Request { max_tokens: Some(500), ..request(&[1]) }).unwrap();
+    while !matches!(next_event(&decoding), Event::Token(_)) {}
+    let long = engine.submit(Request { max_tokens: Some(1), ..request(&[2; 1200]) }).unwrap();
+    collect(&long).finished();
+    drop(decoding);
+    let alone = engine.submit(Request { max_tokens: Some(1), ..request(&[3; 600]) }).unwrap();
+    collect(&alone).finished();
+    let log = log.lock().unwrap();
+    let of =
+        |token: u32| log.iter().map(|rows| rows.iter().filter(|row| row.token == token).count()).filter(|&n| n > 1).collect::<Vec<_>>();
+    let (long, alone) = (of(2), of(3));
+    assert_eq!(long[0], 256, "nothing is known before the first");
+    assert!(long[1..long.len() - 1].iter().all(|&rows| (60..190).contains(&rows)), "{long:?}");
+    assert_eq!(alone[..2], [256, 256]);
+}
+
 /// Forward passes with more than 8 rows take ten seconds, all others a millisecond. Says when a long one starts.
 fn slow_prefill() -> (Mock, mpsc::Receiver<()>) {
     let (sender, receiver) = mpsc::channel();

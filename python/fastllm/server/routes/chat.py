@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fastllm.server.answer import DONE, EventStream, attend, event, json_response
 from fastllm.server.errors import ApiError, body_of
 from fastllm.server.generate import ChatCall, Job, chat_job
-from fastllm.server.routes.common import FINGERPRINT, found, limit, logprob, new_router, usage
+from fastllm.server.routes.common import FINGERPRINT, STREAMED, found, limit, logprob, new_router, usage
 from fastllm.server.wire.chat import ChatCompletionRequest, messages_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 router = new_router("OpenAI")
 
 
-@router.post("/v1/chat/completions", response_model=None)
+@router.post("/v1/chat/completions", response_model=None, responses=STREAMED)
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """Answers a conversation, at once or as server-sent events."""
     service, name, model = found(request, body.model)

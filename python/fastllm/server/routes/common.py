@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastllm.results import TokenLogprob, TopLogprob
     from fastllm.server.service import Service
 
-__all__ = ["FINGERPRINT", "found", "limit", "logprob", "new_router", "service_of", "usage"]
+__all__ = ["FINGERPRINT", "STREAMED", "found", "limit", "logprob", "new_router", "service_of", "usage"]
 
 FINGERPRINT = f"fastllm-{fastllm.__version__}"
 # What -inf is written as: JSON has no infinities.
@@ -65,6 +65,12 @@ _ERRORS = {
     415: "The body is not application/json",
     429: "Too many requests wait",
     503: "The server is stopping or full",
+}
+
+
+# The description of an answer that may be streamed.
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer, or with `stream` its events", "content": {"text/event-stream": {}}}
 }
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fastllm.server.answer import DONE, EventStream, attend, event, json_response
 from fastllm.server.errors import ApiError, body_of
 from fastllm.server.generate import Job, completion_job
-from fastllm.server.routes.common import FINGERPRINT, finite, found, limit, new_router, usage
+from fastllm.server.routes.common import FINGERPRINT, STREAMED, finite, found, limit, new_router, usage
 from fastllm.server.wire.completions import CompletionRequest, EmbeddingRequest
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _MAX_TOKENS = 16
 _MOST_SEQUENCES = 256
 
 
-@router.post("/v1/completions", response_model=None)
+@router.post("/v1/completions", response_model=None, responses=STREAMED)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continues texts, at once or as server-sent events."""
     service, name, model = found(request, body.model)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fastllm.server.answer import EventStream, attend, event, json_response
 from fastllm.server.errors import body_of
 from fastllm.server.generate import ChatCall, Job, chat_ids, chat_job
-from fastllm.server.routes.common import found, limit, new_router
+from fastllm.server.routes.common import STREAMED, found, limit, new_router
 from fastllm.server.wire.messages import (
     CountTokensRequest,
     MessagesRequest,
@@ -27,7 +27,7 @@ router = new_router("Anthropic")
 _PATH = "/v1/messages"
 
 
-@router.post(_PATH, response_model=None)
+@router.post(_PATH, response_model=None, responses=STREAMED)
 async def messages(body: MessagesRequest, request: Request) -> Response:
     """Answers a conversation, at once or as server-sent events."""
     service, name, _ = found(request, body.model)

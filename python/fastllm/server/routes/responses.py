@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fastllm.server.answer import EventStream, attend, event, json_response
 from fastllm.server.errors import ApiError
 from fastllm.server.generate import ChatCall, Job, chat_job
-from fastllm.server.routes.common import found, limit, logprob, new_router
+from fastllm.server.routes.common import STREAMED, found, limit, logprob, new_router
 from fastllm.server.wire.responses import ResponsesRequest, format_of, messages_of, tools_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 router = new_router("OpenAI")
 
 
-@router.post("/v1/responses", response_model=None)
+@router.post("/v1/responses", response_model=None, responses=STREAMED)
 async def responses(body: ResponsesRequest, request: Request) -> Response:
     """Answers a conversation of items, at once or as server-sent events."""
     service, name, model = found(request, body.model)

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fastllm_model::batch::Row;
 
@@ -22,6 +22,13 @@ use crate::speculate::draft::Drafter;
 
 /// Most rows of one step whose logits are all wanted: their logits are `rows * vocab_size` numbers at once.
 const MAX_LOGITS_ROWS: usize = 32;
+
+/// How long a step may take that reads a prompt while others wait for their next token, in seconds.
+const PATIENCE: f64 = 0.25;
+/// Fewest rows of prompts in such a step: with less, weights are read for too little.
+const LEAST_CHUNK: usize = 32;
+/// Weight of the latest measurement.
+const LATEST: f64 = 0.3;
 
 /// Sizes that hold for the life of the engine.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +53,8 @@ pub(crate) struct Scheduler<D: Decoder> {
     pub(super) drafter: Option<Drafter<D>>,
     pub(super) rows: Vec<Row>,
     pub(super) step: u64,
+    /// Rows a second of steps that read prompts.
+    reading: Option<f64>,
     /// The last step was aborted: the next one gives the requests that are left their turn.
     pub(super) shielded: bool,
 }
@@ -72,6 +81,7 @@ impl<D: Decoder> Scheduler<D> {
             drafter: draft.filter(|_| speculate).map(Drafter::new),
             rows: Vec::new(),
             step: 0,
+            reading: None,
             shielded: false,
         }
     }
@@ -179,7 +189,7 @@ impl<D: Decoder> Scheduler<D> {
             let running = &self.running[index];
             (Reverse(running.task.priority), running.served, running.task.ticket.id())
         });
-        let mut budget = self.limits.prefill_chunk.min(self.limits.max_rows - parts.len());
+        let mut budget = self.chunk(!parts.is_empty()).min(self.limits.max_rows - parts.len());
         for index in prompts {
             let running = &self.running[index];
             let most = if running.wants_all_logits() { MAX_LOGITS_ROWS } else { usize::MAX };
@@ -191,6 +201,25 @@ impl<D: Decoder> Scheduler<D> {
             parts.push(Part { index, rows });
         }
         parts
+    }
+
+    /// Most rows of prompts in a step: fewer on a slow machine while others decode.
+    fn chunk(&self, others_decode: bool) -> usize {
+        match self.reading.filter(|_| others_decode) {
+            Some(rate) => ((rate * PATIENCE) as usize).max(LEAST_CHUNK).min(self.limits.prefill_chunk),
+            None => self.limits.prefill_chunk,
+        }
+    }
+
+    /// Learns from the time of a step.
+    fn measured(&mut self, time: Duration) {
+        let rows = self.rows.len();
+        if self.rows.iter().all(|row| row.logits) {
+            self.cost.measured(rows, time);
+        } else if rows >= LEAST_CHUNK {
+            let rate = rows as f64 / time.as_secs_f64().max(1e-9);
+            self.reading = Some(self.reading.map_or(rate, |known| known + LATEST * (rate - known)));
+        }
     }
 
     /// Runs `parts` in one forward pass. When that fails, each runs alone, and those that fail alone end.
@@ -216,9 +245,6 @@ impl<D: Decoder> Scheduler<D> {
             Ok((logits, cost)) => {
                 self.shielded = false;
                 self.shared.computed_tokens.fetch_add(self.rows.len() as u64, Ordering::Relaxed);
-                if self.rows.iter().all(|row| row.logits) {
-                    self.cost.measured(self.rows.len(), cost.time);
-                }
                 let (mut logits, mut guesses) = (logits.rows(), Vec::new());
                 for part in parts {
                     let running = &mut self.running[part.index];
@@ -228,6 +254,7 @@ impl<D: Decoder> Scheduler<D> {
                     own.for_each(drop);
                     guesses.extend((wrong > 0).then_some((part.index, wrong)));
                 }
+                self.measured(cost.time);
                 self.drop_wrong(&guesses);
                 self.checkpoint(parts.iter().map(|part| part.index));
                 self.shared.cache_bytes.store(self.decoder.cache_bytes(), Ordering::Relaxed);
