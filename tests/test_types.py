@@ -23,13 +23,16 @@ def test_users_see_the_types(tmp_path):
     program = tmp_path / "user.py"
     program.write_text(
         "from typing_extensions import assert_type\n"
-        "from fastllm import Generation, Model\n"
+        "from fastllm import ChatReply, Generation, Model\n"
         "model = Model.demo()\n"
         "assert_type(model.generate('x', temperature=0.5), Generation)\n"
         "assert_type(model.generate([1, 2]), Generation)\n"
         "assert_type(model.generate(['x', 'y']), list[Generation])\n"
         "assert_type(next(iter(model.stream('x'))).text, str)\n"
-        "model.generate('x', temprature=1)  # type: ignore[call-overload]\n",
+        "model.generate('x', temprature=1)  # type: ignore[call-overload]\n"
+        "assert_type(model.chat([], tools=[], reasoning_budget=3, top_k=1), ChatReply)\n"
+        "model.chat([], reasoning_budget='3')  # type: ignore[arg-type]\n"
+        "model.chat([], reasoning_budgets=3)  # type: ignore[call-arg]\n",
         encoding="utf-8",
     )
     run("mypy", "--strict", "--warn-unused-ignores", str(program))
