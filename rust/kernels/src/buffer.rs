@@ -86,6 +86,15 @@ fn layout(bytes: usize) -> Option<Layout> {
     Layout::from_size_align(bytes, align).ok()
 }
 
+/// Bytes that a mapping of `bytes` keeps, whole pages, and those that are mapped at first: wherever they start, what is kept begins on a
+/// huge page and ends within them. The ends are given back. No slice may be larger than `isize::MAX`.
+#[cfg(unix)]
+fn extent(bytes: usize) -> Option<(usize, usize)> {
+    let kept = bytes.checked_next_multiple_of(PAGES)?;
+    let room = kept.checked_add(HUGE_PAGE).filter(|&room| isize::try_from(room).is_ok())?;
+    Some((kept, room))
+}
+
 #[cfg(unix)]
 fn map(bytes: usize) -> Option<NonNull<u8>> {
     if bytes < HUGE_PAGE {
@@ -93,9 +102,8 @@ fn map(bytes: usize) -> Option<NonNull<u8>> {
         // SAFETY: the size is not zero.
         return NonNull::new(unsafe { alloc_zeroed(layout) });
     }
-    // Room to start on a huge page; the unused ends are given back. No slice may be larger than `isize::MAX`.
-    let room = bytes.checked_add(HUGE_PAGE).filter(|&room| isize::try_from(room).is_ok())?;
-    // SAFETY: a new private mapping; the ends that are unmapped lie inside it.
+    let (kept, room) = extent(bytes)?;
+    // SAFETY: a new private mapping; the ends that are unmapped lie inside it, and so does what is kept.
     unsafe {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let start = libc::mmap(std::ptr::null_mut(), room, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
@@ -105,7 +113,6 @@ fn map(bytes: usize) -> Option<NonNull<u8>> {
         let start = start.cast::<u8>();
         let skip = start.align_offset(HUGE_PAGE);
         let data = start.add(skip);
-        let kept = bytes.next_multiple_of(PAGES);
         if skip > 0 {
             libc::munmap(start.cast(), skip);
         }
@@ -273,4 +280,42 @@ pub fn tiles_mut<'a, T>(matrix: &'a mut [T], stride: usize, cuts: &[usize], cols
         }
     }
     tiles
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_lies_within_the_mapping_wherever_it_starts() {
+        for bytes in [HUGE_PAGE, HUGE_PAGE + 1, HUGE_PAGE + 4096, (5 << 20) + 60_000, (7 << 20) - 1] {
+            let (kept, room) = extent(bytes).unwrap();
+            assert!(kept >= bytes);
+            for start in (0..HUGE_PAGE).step_by(4096) {
+                let skip = start.next_multiple_of(HUGE_PAGE) - start;
+                assert!(skip + kept <= room, "{bytes} bytes from {start}: {skip} + {kept} > {room}");
+            }
+        }
+        assert_eq!(extent(usize::MAX), None);
+        assert_eq!(extent(isize::MAX as usize), None);
+    }
+
+    /// Large vectors come and go beside others, which stay as they are: each page is touched at the end.
+    #[test]
+    fn neighbours_survive() {
+        let mut kept: Vec<AlignedVec<u8>> = Vec::new();
+        for i in 0..600 {
+            // Odd sizes move the next mapping by odd numbers of pages.
+            let neighbour = filled(1 + i % 17);
+            drop(AlignedVec::<u8>::try_zeroed(HUGE_PAGE + 4096 * (i % 13) + 1).unwrap());
+            kept.push(neighbour);
+        }
+        assert!(kept.iter().all(|pages| pages.iter().step_by(4096).all(|&byte| byte == 7)));
+    }
+
+    fn filled(pages: usize) -> AlignedVec<u8> {
+        let mut vec = AlignedVec::zeroed(HUGE_PAGE - 4096 * pages);
+        vec.fill(7);
+        vec
+    }
 }
