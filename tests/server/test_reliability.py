@@ -81,3 +81,44 @@ def test_a_model_without_numbers_harms_no_stream_of_another(broken):
         assert broken.post(CHAT, {**ASK, "model": "nan"})[0] == 500
     worker.join()
     assert content(results[0][1]) == expected
+
+
+# The code
+
+
+class Oops(BaseException):
+    """What not even `except Exception` takes."""
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, AssertionError, RecursionError])
+@pytest.mark.parametrize("place", ["build", "start", "take", "result"])
+async def test_a_mistake_in_one_request_is_no_mistake_in_the_next(model, monkeypatch, place, kind):
+    app = create_app({"m": model})
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+    def fail(*_, **__):
+        raise kind("the secret")
+
+    async def afail(*_, **__):
+        fail()
+
+    names = {"build": ("_params", fail), "start": ("Job.start", None), "take": ("Job._one", None), "result": ("", None)}
+    del names
+    async with client:
+        expected = content((await client.post(CHAT, json=ASK)).json())
+        for stream in (False, True):
+            with monkeypatch.context() as patch:
+                if place == "build":
+                    patch.setattr(generate, "_params", fail)
+                else:
+                    stream_class = type(model.achat_stream(HELLO))
+                    patch.setattr(stream_class, {"start": "start", "take": "__anext__", "result": "result"}[place], afail)
+                response = await client.post(CHAT, json={**ASK, "stream": stream})
+            begun = stream and place in {"take", "result"}
+            assert response.status_code == (200 if begun else 500)
+            assert '"internal_error"' in response.text
+            assert "secret" not in response.text
+            assert model.stats().running == model.stats().waiting == 0
+            assert not app.state.service._admitted["m"]
+            response = await client.post(CHAT, json=ASK)
+            assert content(response.json()) == expected

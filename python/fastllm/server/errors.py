@@ -94,6 +94,8 @@ def from_library(error: Exception, *, prompt: str = "messages", constraint: str 
         (isinstance(error, library.ContextOverflowError), 400, prompt, "context_length_exceeded", None),
         (isinstance(error, library.BusyError), 429, None, "queue_full", "1"),
         (bans, 400, constraint, "no_token_left", None),
+        # Nothing in the request did it: the model's numbers are none.
+        (isinstance(error, library.SamplingError), 500, None, "no_token_left", None),
         (isinstance(error, library.OutOfMemoryError), 503, None, "out_of_memory", "5"),
         (isinstance(error, library.CancelledError), 503, None, "model_closed", None),
         (isinstance(error, library.GrammarError), 400, constraint, "invalid_grammar", None),

@@ -154,7 +154,8 @@ class _Server(uvicorn.Server):
 
         def stop(number: int) -> None:
             if self._service.draining:
-                sys.stderr.flush()
+                with contextlib.suppress(OSError):
+                    sys.stderr.flush()
                 os._exit(128 + number)
             self._service.draining = True
             self.should_exit = True
