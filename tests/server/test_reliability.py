@@ -86,39 +86,68 @@ def test_a_model_without_numbers_harms_no_stream_of_another(broken):
 # The code
 
 
-class Oops(BaseException):
-    """What not even `except Exception` takes."""
+def places(model):
+    """Functions that a request passes through, from the first to the last."""
+    stream = type(model.achat_stream(HELLO))
+    return {"build": (generate, "_params"), "start": (stream, "start"), "take": (stream, "__anext__"), "end": (stream, "result")}
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, AssertionError, RecursionError])
-@pytest.mark.parametrize("place", ["build", "start", "take", "result"])
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, RecursionError])
+@pytest.mark.parametrize("place", ["build", "start", "take", "end"])
 async def test_a_mistake_in_one_request_is_no_mistake_in_the_next(model, monkeypatch, place, kind):
     app = create_app({"m": model})
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
-    def fail(*_, **__):
+    def fail(*_):
         raise kind("the secret")
 
-    async def afail(*_, **__):
+    async def fail_later(*_):
         fail()
 
-    names = {"build": ("_params", fail), "start": ("Job.start", None), "take": ("Job._one", None), "result": ("", None)}
-    del names
-    async with client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         expected = content((await client.post(CHAT, json=ASK)).json())
         for stream in (False, True):
             with monkeypatch.context() as patch:
-                if place == "build":
-                    patch.setattr(generate, "_params", fail)
-                else:
-                    stream_class = type(model.achat_stream(HELLO))
-                    patch.setattr(stream_class, {"start": "start", "take": "__anext__", "result": "result"}[place], afail)
+                patch.setattr(*places(model)[place], fail if place == "build" else fail_later)
                 response = await client.post(CHAT, json={**ASK, "stream": stream})
-            begun = stream and place in {"take", "result"}
-            assert response.status_code == (200 if begun else 500)
+            assert response.status_code == (200 if stream and place in {"take", "end"} else 500)
             assert '"internal_error"' in response.text
             assert "secret" not in response.text
-            assert model.stats().running == model.stats().waiting == 0
-            assert not app.state.service._admitted["m"]
-            response = await client.post(CHAT, json=ASK)
-            assert content(response.json()) == expected
+            assert until(lambda: model.stats().running == model.stats().waiting == 0, 1)
+            assert content((await client.post(CHAT, json=ASK)).json()) == expected
+        assert not app.state.service._admitted["m"]
+
+
+# Memory
+
+
+def data_bytes(server):
+    """Bytes of memory of its own that a process has asked for: what RLIMIT_DATA limits."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmData:\s+(\d+) kB", status)[1]) << 10
+
+
+@pytest.mark.parametrize("spare", [0, 1, 4, 16, 48])
+def test_too_little_memory_is_an_answer(spare):
+    with serve("-c", 262_144, "--no-cache") as server:
+        expected = content(server.post(CHAT, ASK)[1])
+        limit = data_bytes(server) + (spare << 20)
+        resource.prlimit(server.process.pid, resource.RLIMIT_DATA, (limit, limit))
+        found = []
+
+        def ask(seed):
+            body = {"prompt": [seed + 5, *[7] * 6000], "max_tokens": 20, "temperature": 0, "ignore_eos": True}
+            status, reply = server.post("/v1/completions", body)
+            found.append((status, reply["error"]["code"] if "error" in reply else "length"))
+
+        workers = [threading.Thread(target=ask, args=(seed,)) for seed in range(100)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        print(spare, data_bytes(server), limit, {x: found.count(x) for x in found})
+        assert server.process.poll() is None
+        assert len(found) == 100
+        assert set(found) <= {(200, "length"), (503, "out_of_memory"), (429, "queue_full")}
+        assert server.idle() < 2
+        resource.prlimit(server.process.pid, resource.RLIMIT_DATA, (limit, limit))
+        assert content(server.post(CHAT, ASK)[1]) == expected
