@@ -8,7 +8,7 @@ from typing import Any
 
 from fastllm import errors as library
 
-__all__ = ["ApiError", "ClientGoneError", "StoppingError", "body_of", "from_library", "from_validation"]
+__all__ = ["ApiError", "ClientGoneError", "StoppingError", "body_of", "from_library", "from_validation", "mistake"]
 
 _TYPES = {
     400: "invalid_request_error",
@@ -69,6 +69,13 @@ class StoppingError(ApiError):
 def busy(message: str) -> ApiError:
     """Too much to do; the client may come again."""
     return ApiError(429, message, code="queue_full", headers={"retry-after": "1"})
+
+
+def mistake(error: Exception) -> ApiError:
+    """What a client hears of an exception that nothing here foresees: no word of it, which may quote a request."""
+    if isinstance(error, MemoryError):
+        return ApiError(503, "there is not enough memory", code="out_of_memory", headers={"retry-after": "5"})
+    return ApiError(500, "the server made a mistake", code="internal_error")
 
 
 def body_of(error: ApiError, path: str, request_id: str | None) -> dict[str, Any]:
