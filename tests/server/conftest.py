@@ -132,7 +132,9 @@ def serve(*arguments, env=None, ulimit=None, within=120):
     """
     shell = [] if ulimit is None else ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh"]
     environment = {**os.environ, **(env or {})}
-    process = subprocess.Popen(shell + command(*arguments), stderr=subprocess.PIPE, text=True, env=environment)
+    # Not this process's output: where that is a pipe, who reads it would wait for a server that outlives killed tests.
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(shell + command(*arguments), **streams, text=True, env=environment)
     log = []
     reader = threading.Thread(target=lambda: log.extend(process.stderr), daemon=True)
     dogs = [Watchdog(process, 60), Watchdog(process, within)]
