@@ -47,7 +47,7 @@ class Server:
         return status, json.loads(raw)
 
     def get(self, path, headers=None):
-        status, _, raw = self.request("GET", path, headers=headers)
+        status, _, raw = self.request("GET", path, headers=headers, timeout=20)
         return status, raw
 
     def metric(self, name, headers=None, **labels):
@@ -97,57 +97,80 @@ def http(path, body, headers=(), method="POST"):
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + data
 
 
+class Watchdog:
+    """Ends a process that lives too long: first so that it says where it is, then for good. What waits for it goes on."""
+
+    def __init__(self, process, seconds):
+        self._process = process
+        self._timers = [
+            threading.Timer(seconds, process.send_signal, [signal.SIGABRT]),
+            threading.Timer(seconds + 5, process.kill),
+        ]
+        for timer in self._timers:
+            timer.daemon = True
+            timer.start()
+
+    def cancel(self):
+        for timer in self._timers:
+            timer.cancel()
+
+
+def command(*arguments, port=0):
+    """The command of a server; warnings are errors, and SIGABRT shows where its threads are."""
+    options = ["-X", "faulthandler", "-W", "error", "-m", "fastllm", "serve", "--port", str(port)]
+    return [sys.executable, *options, *map(str, arguments)]
+
+
 @contextlib.contextmanager
-def serve(*arguments, env=None, **options):
-    """A server with these arguments; it has to end with exit code 0 when it is told to."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-X",
-            "faulthandler",
-            "-W",
-            "error",
-            "-m",
-            "fastllm",
-            "serve",
-            "--port",
-            "0",
-            *map(str, arguments),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(env or {})},
-        **options,
-    )
-    # A server that does not start says where it is.
-    late = threading.Timer(60, process.send_signal, [signal.SIGABRT])
-    late.start()
+def serve(*arguments, env=None, ulimit=None, within=120):
+    """A server with these arguments; it has to end with exit code 0 when it is told to.
+
+    Args:
+        env: Environment variables besides those of this process.
+        ulimit: Options of the shell's `ulimit`. (A `preexec_fn` may hang: this process has threads.)
+        within: Seconds of its life; after them it is killed, so that no test waits for it forever.
+    """
+    shell = [] if ulimit is None else ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh"]
+    environment = {**os.environ, **(env or {})}
+    # Not this process's output: where that is a pipe, who reads it would wait for a server that outlives killed tests.
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(shell + command(*arguments), **streams, text=True, env=environment)
+    log = []
+    reader = threading.Thread(target=lambda: log.extend(process.stderr), daemon=True)
+    dogs = [Watchdog(process, 60), Watchdog(process, within)]
     try:
         line = process.stderr.readline()
-        late.cancel()
+        dogs[0].cancel()
         match = re.search(r":(\d+)$", line.strip())
-        assert match, line + process.stderr.read()
-        server = Server(process, int(match[1]))
-        server.log = []
-        reader = threading.Thread(target=lambda: server.log.extend(process.stderr), daemon=True)
+        if not match:
+            process.kill()
+            raise AssertionError(f"the server did not start: {line}{process.stderr.read()}")
         reader.start()
+        server = Server(process, int(match[1]))
+        server.log = log
         yield server
         if process.poll() is None:
             process.terminate()
-            assert process.wait(40) == 0, "".join(server.log)
+            assert process.wait(40) == 0, "".join(log)
         reader.join(5)
-        assert "Traceback" not in "".join(server.log)
+        assert "Traceback" not in "".join(log)
     finally:
-        late.cancel()
+        for dog in dogs:
+            dog.cancel()
         process.kill()
         process.wait()
+        if reader.ident is not None:
+            reader.join(5)
+        killed = process.returncode == -signal.SIGABRT
         process.stderr.close()
+        # Said here too: a test that fails because its server was ended shows nothing but a closed connection.
+        assert not killed, f"the server was ended after {within} seconds:\n{''.join(log)}"
 
 
 @pytest.fixture(scope="package")
 def server(cache_folder, state_folder):  # noqa: ARG001 - set before anything is loaded
     """A server of the embedded model, with a context in which a test has time to do something. Shared."""
-    with serve("-c", 262_144, "--max-tokens", 200_000) as running:
+    with serve("-c", 262_144, "--max-tokens", 200_000, within=1800) as running:
         yield running
         assert running.get("/health")[0] == 200
         assert running.idle() < 2

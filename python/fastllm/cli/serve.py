@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -139,4 +140,5 @@ def _settings(options: argparse.Namespace) -> ServerOptions:
 
 def _say(host: str, port: int, models: dict[str, Model]) -> None:
     shown = f"[{host}]" if ":" in host else host
-    print(f"fastllm serves {', '.join(models)} on http://{shown}:{port}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a full disk under the log is no reason to stop
+        print(f"fastllm serves {', '.join(models)} on http://{shown}:{port}", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response
 
-from fastllm.server.errors import ApiError, ClientGoneError, StoppingError
+from fastllm.server.errors import ApiError, ClientGoneError, StoppingError, mistake
 from fastllm.server.strict_json import dumps
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class EventStream(Response):
             return
         except Exception as error:  # noqa: BLE001 - logged with the request
             scope["fastllm.error"] = error
-            last = self._failure(ApiError(500, "the server made a mistake", code="internal_error"))
+            last = self._failure(mistake(error))
         finally:
             await self._events.aclose()
             await self._job.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastllm import errors as library
 
-__all__ = ["ApiError", "ClientGoneError", "StoppingError", "body_of", "from_library", "from_validation"]
+__all__ = ["ApiError", "ClientGoneError", "StoppingError", "body_of", "from_library", "from_validation", "mistake"]
 
 _TYPES = {
     400: "invalid_request_error",
@@ -71,6 +71,13 @@ def busy(message: str) -> ApiError:
     return ApiError(429, message, code="queue_full", headers={"retry-after": "1"})
 
 
+def mistake(error: Exception) -> ApiError:
+    """What a client hears of an exception that nothing here foresees: no word of it, which may quote a request."""
+    if isinstance(error, MemoryError):
+        return ApiError(503, "there is not enough memory", code="out_of_memory", headers={"retry-after": "5"})
+    return ApiError(500, "the server made a mistake", code="internal_error")
+
+
 def body_of(error: ApiError, path: str, request_id: str | None) -> dict[str, Any]:
     """The body of the answer: Anthropic's shape on its path, elsewhere OpenAI's."""
     if path.startswith("/v1/messages"):
@@ -94,6 +101,8 @@ def from_library(error: Exception, *, prompt: str = "messages", constraint: str 
         (isinstance(error, library.ContextOverflowError), 400, prompt, "context_length_exceeded", None),
         (isinstance(error, library.BusyError), 429, None, "queue_full", "1"),
         (bans, 400, constraint, "no_token_left", None),
+        # Nothing in the request did it: the model's numbers are none.
+        (isinstance(error, library.SamplingError), 500, None, "no_token_left", None),
         (isinstance(error, library.OutOfMemoryError), 503, None, "out_of_memory", "5"),
         (isinstance(error, library.CancelledError), 503, None, "model_closed", None),
         (isinstance(error, library.GrammarError), 400, constraint, "invalid_grammar", None),

@@ -13,7 +13,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from fastllm.server import log
-from fastllm.server.errors import ApiError, ClientGoneError, StoppingError, body_of
+from fastllm.server.errors import ApiError, ClientGoneError, StoppingError, body_of, mistake
 from fastllm.server.strict_json import dumps, loads
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Record:
             scope["fastllm.error"] = error
             if status:
                 raise RuntimeError("the answer was begun and cannot be finished") from None
-            await answer(scope, record, ApiError(500, "the server made a mistake", code="internal_error"))
+            await answer(scope, record, mistake(error))
         finally:
             metrics.active.dec()
             if scope.get("fastllm.gone"):

@@ -9,7 +9,9 @@ import os
 import signal
 import socket as sockets
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -28,6 +30,8 @@ _LOGGER = logging.getLogger("fastllm.server")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Longest start of a request, in bytes: headers and all.
 _MOST_HEADERS = 64 << 10
+# Threads beside the event loop, for tokenizing and templates.
+_WORKERS = 8
 # Connections that the system keeps until they are accepted, and that are accepted in one go.
 _BACKLOG = 2048
 _ACCEPTED = 64
@@ -81,7 +85,13 @@ def serve(
 async def _run(
     config: uvicorn.Config, service: Service, socket: sockets.socket, started: Callable[[str, int], None] | None
 ) -> None:
-    await _Server(config, service).run_until_signal(socket, started)
+    with ThreadPoolExecutor(_WORKERS, "fastllm-worker") as workers:
+        # All at once: when memory is short later, no thread can be started, and requests need one.
+        everyone = threading.Barrier(_WORKERS)
+        for _ in range(_WORKERS):
+            workers.submit(everyone.wait)
+        asyncio.get_running_loop().set_default_executor(workers)
+        await _Server(config, service).run_until_signal(socket, started)
 
 
 def bind(host: str, port: int) -> sockets.socket:
@@ -154,7 +164,8 @@ class _Server(uvicorn.Server):
 
         def stop(number: int) -> None:
             if self._service.draining:
-                sys.stderr.flush()
+                with contextlib.suppress(OSError):
+                    sys.stderr.flush()
                 os._exit(128 + number)
             self._service.draining = True
             self.should_exit = True
