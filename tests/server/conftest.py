@@ -98,7 +98,7 @@ def http(path, body, headers=(), method="POST"):
 
 
 class Watchdog:
-    """Ends a process that lives too long: first so that it says where it is, then for good. What waits for it goes on."""
+    """Ends a process that lives too long; first it says where it is. What waits for it goes on."""
 
     def __init__(self, process, seconds):
         self._process = process
