@@ -2,6 +2,10 @@
 use super::shape::LayerPages;
 use fastllm_kernels::buffer::{AlignedVec, Line, OutOfMemory};
 
+/// Memory that must be there beside a new block: small allocations elsewhere in the process cannot fail in order, so the cache does not
+/// take the last of it.
+const HEADROOM: usize = 32 << 20;
+
 #[derive(Debug, Default)]
 struct Block {
     /// Empty while the block is taken, or when its memory was given back.
@@ -48,6 +52,8 @@ impl Group {
             return Ok(block);
         }
         let new = Block { data: AlignedVec::try_zeroed(self.lines)?, users: 1 };
+        // Mapped and given back untouched: under a limit of address space or data this fails before the limit is reached.
+        drop(AlignedVec::<u8>::try_zeroed(HEADROOM)?);
         if let Some(block) = self.vacant.pop() {
             self.blocks[block] = new;
             return Ok(block);
