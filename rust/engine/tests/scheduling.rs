@@ -94,7 +94,7 @@ fn on_a_slow_machine_prompts_are_read_in_smaller_parts_while_others_decode() {
         |token: u32| log.iter().map(|rows| rows.iter().filter(|row| row.token == token).count()).filter(|&n| n > 1).collect::<Vec<_>>();
     let (long, alone) = (of(2), of(3));
     assert_eq!(long[0], 256, "nothing is known before the first");
-    assert!(long[1..long.len() - 1].iter().all(|&rows| (60..190).contains(&rows)), "{long:?}");
+    assert!(long[1..long.len() - 1].iter().all(|&rows| (32..=200).contains(&rows)), "{long:?}");
     assert_eq!(alone[..2], [256, 256]);
 }
 

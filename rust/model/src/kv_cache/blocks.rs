@@ -5,6 +5,8 @@ use fastllm_kernels::buffer::{AlignedVec, Line, OutOfMemory};
 /// Memory that must be there beside a new block: small allocations elsewhere in the process cannot fail in order, so the cache does not
 /// take the last of it.
 const HEADROOM: usize = 32 << 20;
+/// Bytes of blocks from which on that is looked at: less is not what exhausts a memory.
+const MUCH: usize = 4 << 20;
 
 #[derive(Debug, Default)]
 struct Block {
@@ -52,8 +54,10 @@ impl Group {
             return Ok(block);
         }
         let new = Block { data: AlignedVec::try_zeroed(self.lines)?, users: 1 };
-        // Mapped and given back untouched: under a limit of address space or data this fails before the limit is reached.
-        drop(AlignedVec::<u8>::try_zeroed(HEADROOM)?);
+        if self.bytes() >= MUCH {
+            // Mapped and given back untouched: under a limit of address space or data this fails before the limit is reached.
+            drop(AlignedVec::<u8>::try_zeroed(HEADROOM)?);
+        }
         if let Some(block) = self.vacant.pop() {
             self.blocks[block] = new;
             return Ok(block);
