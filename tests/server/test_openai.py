@@ -232,6 +232,15 @@ def test_tools_streamed(client):
             arguments += call.function.arguments or ""
             ids |= {call.id} - {None}
     assert (name, json.loads(arguments), reason, len(ids)) == ("get_weather", {"city": "Paris"}, "tool_calls", 1)
+    call = {"id": ids.pop(), "type": "function", "function": {"name": name, "arguments": arguments}}
+    messages = [
+        *ASK_WEATHER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": '{"temp": 21, "sky": "sunny"}'},
+    ]
+    chunks = client.chat.completions.create(model=NAME, messages=messages, tools=[WEATHER], temperature=0, stream=True)
+    answer = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert answer == "It is 21 degrees and sunny in Paris."
 
 
 def test_a_tool_can_be_demanded(client):

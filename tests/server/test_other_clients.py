@@ -123,6 +123,30 @@ def test_langchain(server, model):
     assert "".join(chunk.content for chunk in chat.stream("Hello!")) == expected.content
 
 
+@pytest.mark.filterwarnings("default")
+def test_langchain_tools_and_forms(server):
+    langchain = pytest.importorskip("langchain_openai", reason="needs langchain-openai: pip install langchain-openai")
+    pydantic = pytest.importorskip("pydantic")
+
+    class Person(pydantic.BaseModel):
+        name: str = pydantic.Field(max_length=12)
+        age: int
+
+    chat = langchain.ChatOpenAI(base_url=server.url + "/v1", api_key="none", model=NAME, temperature=0, max_retries=0)
+    agent = chat.bind_tools([{"type": "function", "function": WEATHER}])
+    reply = agent.invoke(QUESTION)
+    (call,) = reply.tool_calls
+    assert (call["name"], call["args"]) == ("get_weather", {"city": "Paris"})
+    whole = None
+    for chunk in agent.stream(QUESTION):
+        whole = chunk if whole is None else whole + chunk
+    assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("get_weather", {"city": "Paris"})]
+    result = {"role": "tool", "tool_call_id": call["id"], "content": '{"temp": 21, "sky": "sunny"}'}
+    assert "21" in agent.invoke([("user", QUESTION), reply, result]).content
+    person = chat.with_structured_output(Person).invoke("Give me a JSON object with name and age: Asha is 7 years old.")
+    assert person == Person(name="Asha", age=7)
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl(server, model):
     expected = model.chat(HELLO, temperature=0).content
@@ -142,3 +166,12 @@ def test_curl(server, model):
     assert lines[-2:] == ["data: [DONE]", ""]
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == expected
+    ask = {
+        **body,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "tools": [{"type": "function", "function": WEATHER}],
+    }
+    (call,) = json.loads(curl(ask))["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"city": "Paris"}
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"enum": ["yes", "no"]}}}
+    assert json.loads(curl({**body, "response_format": form}))["choices"][0]["message"]["content"] in {'"yes"', '"no"'}
