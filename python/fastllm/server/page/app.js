@@ -128,10 +128,12 @@ function statistics(message, timing) {
   // Without the server's count (it was stopped), each piece is about a token.
   const tokens = timing.usage?.completion_tokens ?? timing.pieces;
   const seconds = (timing.last - timing.first) / 1000;
+  // Pieces that came within a moment were waiting in the connection: their times say nothing of the model.
+  const measured = tokens > 1 && seconds >= 0.02;
   return {
     tokens,
     counted: timing.usage !== undefined,
-    perSecond: tokens > 1 && seconds > 0 ? (tokens - 1) / seconds : null,
+    perSecond: measured ? (tokens - 1) / seconds : null,
     first: (timing.first - timing.start) / 1000,
   };
 }
