@@ -115,6 +115,15 @@ class Watchdog:
             timer.cancel()
 
 
+def quiet_port():
+    """A free port that the system gives to no connection by itself: while a server is away, one could take its port."""
+    for port in range(20_000 + os.getpid() % 5000, 30_000):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 def command(*arguments, port=0):
     """The command of a server; warnings are errors, and SIGABRT shows where its threads are."""
     options = ["-X", "faulthandler", "-W", "error", "-m", "fastllm", "serve", "--port", str(port)]

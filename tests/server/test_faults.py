@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HELLO, http, read_all, serve
+from .conftest import HELLO, http, quiet_port, read_all, serve
 
 CHAT = "/v1/chat/completions"
 # Of an embedded model this is minutes of work.
@@ -349,11 +349,10 @@ def test_a_second_signal_ends_at_once():
 
 
 def test_a_killed_server_leaves_its_port():
-    with serve() as first:
-        port = first.port
-        with first.connect(http(CHAT, {**ENDLESS, "stream": True})):
-            first.process.kill()
-            first.process.wait()
+    port = quiet_port()
+    with serve("--port", port) as first, first.connect(http(CHAT, {**ENDLESS, "stream": True})):
+        first.process.kill()
+        first.process.wait()
     for _ in range(2):
         with serve("--port", port) as again:
             assert again.port == port
