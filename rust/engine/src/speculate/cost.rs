@@ -13,6 +13,12 @@ const LATEST: f64 = 0.2;
 /// What a further row costs, as a share of the first, until it was measured: little, so that it is tried.
 const FIRST_GUESS: f64 = 0.05;
 
+/// Seconds that something takes, with the latest measurement. A machine that was busy for a moment is no slow machine.
+pub(super) fn smoothed(known: Option<f64>, time: Duration) -> f64 {
+    let time = time.as_secs_f64();
+    known.map_or(time, |known| known + LATEST * (time.min(2.0 * known) - known))
+}
+
 /// Seconds of a pass by its number of rows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CostModel {
@@ -24,9 +30,7 @@ impl CostModel {
     /// A pass over `rows` rows, all of whose logits were wanted, took `time`.
     pub(crate) fn measured(&mut self, rows: usize, time: Duration) {
         if let Some(known) = self.seconds.get_mut(rows) {
-            let time = time.as_secs_f64();
-            // A machine that was busy for a moment is no slow machine.
-            *known = Some(known.map_or(time, |known| known + LATEST * (time.min(2.0 * known) - known)));
+            *known = Some(smoothed(*known, time));
         }
     }
 

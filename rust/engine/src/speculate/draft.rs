@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fastllm_model::batch::{Row, SequenceId};
 
@@ -10,13 +10,12 @@ use crate::decoder::Decoder;
 use crate::error::Failure;
 use crate::prefix_cache::common_prefix;
 use crate::scheduler::guard::Guarded;
+use crate::speculate::cost::smoothed;
 
 /// Most tokens of texts that the draft model reads in one step: the large one waits for it.
 const CHUNK: usize = 128;
 /// Texts that ended whose state is kept, for those that go on from them.
 const KEPT: usize = 16;
-/// Weight of the latest measurement.
-const LATEST: f64 = 0.2;
 
 /// The draft model and what it has read.
 pub(crate) struct Drafter<D: Decoder> {
@@ -92,7 +91,7 @@ impl<D: Decoder> Drafter<D> {
                 }
                 guesses[i].push(most_likely(logits));
             }
-            self.measured(started.elapsed());
+            self.seconds = Some(smoothed(self.seconds, started.elapsed()));
         }
         Ok(guesses)
     }
@@ -142,11 +141,6 @@ impl<D: Decoder> Drafter<D> {
             Some((common, i)) if 2 * common > self.ended[i].tokens.len() => Ok(self.ended.remove(i)),
             _ => Ok(Text { sequence: self.decoder.open()?, tokens: Vec::new() }),
         }
-    }
-
-    fn measured(&mut self, time: Duration) {
-        let time = time.as_secs_f64();
-        self.seconds = Some(self.seconds.map_or(time, |known| known + LATEST * (time.min(2.0 * known) - known)));
     }
 }
 
