@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import sys
 import threading
 import time
+import types
 import weakref
 
 import pytest
@@ -21,6 +23,34 @@ async def idle(model):
             return True
         await asyncio.sleep(0.002)
     return False
+
+
+def test_without_asyncio_the_error_says_so(model, monkeypatch):
+    def begin(coroutine):
+        try:
+            coroutine.send(None)
+        finally:
+            coroutine.close()
+
+    for call in (model.agenerate(STORY), model.agenerate([STORY]), model.achat([{"role": "user", "content": "Hi"}])):
+        with pytest.raises(fastllm.EventLoopError, match="need a running asyncio event loop"):
+            begin(call)
+    # What trio tells anyio's detector about itself.
+    detector = types.ModuleType("sniffio")
+    detector.AsyncLibraryNotFoundError = LookupError
+    detector.current_async_library = lambda: "trio"
+    monkeypatch.setitem(sys.modules, "sniffio", detector)
+    with pytest.raises(RuntimeError, match="need asyncio, and trio is running"):
+        begin(model.agenerate(STORY))
+
+
+async def test_control_tokens_in_raw_prompts(model):
+    prompt = "<|im_start|>user\nHi<|im_end|>\n"
+    for options, special in (({}, True), ({"parse_special": False}, False)):
+        count = len(model.tokenizer.encode(prompt, parse_special=special))
+        assert (await model.agenerate(prompt, max_tokens=1, **options)).usage.prompt_tokens == count
+        assert (await model.agenerate([prompt], max_tokens=1, **options))[0].usage.prompt_tokens == count
+        assert (await model.astream(prompt, max_tokens=1, **options).result()).usage.prompt_tokens == count
 
 
 async def test_the_async_stream_is_the_stream(model):

@@ -13,7 +13,7 @@ from fastllm import ParameterError, batch
 from fastllm.batch import BatchFileError, parquet, run_batch
 from fastllm.batch.requests import Requests, by_length
 
-from .test_cli import fastllm
+from .test_cli import NOTE, fastllm
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 PARIS = "The capital of France is Paris."
@@ -182,6 +182,25 @@ WRONG = [
     ({"custom_id": "b", "method": "POST", "url": "/v1/completions", "body": []}, "body must be"),
     ({"custom_id": "h", "method": "POST", "body": {}}, "url must be"),
 ]
+
+
+def test_control_tokens_in_prompts(model, files):
+    prompt = "<|im_start|>user\nHi<|im_end|>\n"
+    parsed, plain = (len(model.tokenizer.encode(prompt, parse_special=special)) for special in (True, False))
+
+    source, target = files
+    body = {"prompt": prompt, "max_tokens": 1}
+    write(source, [{"custom_id": str(said), "parse_special": said, **body} for said in (None, True, False)])
+    for default in (True, False):
+        run_batch(model, source, target, parse_special=default)
+        counts = {name: x["response"]["body"]["usage"]["prompt_tokens"] for name, x in read(target).items()}
+        assert counts == {"None": parsed if default else plain, "True": parsed, "False": plain}
+        with pytest.raises(BatchFileError):  # a different default is a different batch
+            run_batch(model, source, target, parse_special=not default)
+        target.unlink()
+    write(source, [chat("chat", parse_special=True)])
+    run_batch(model, source, target)
+    assert "parse_special" in read(target)["chat"]["error"]["message"]
 
 
 def test_a_wrong_line_is_an_answer_with_its_number(model, files):
@@ -419,10 +438,10 @@ def test_ctrl_c_and_a_second_run(tmp_path):
         while not target.exists() or not target.stat().st_size:
             time.sleep(0.002)
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == b""
+        assert process.stderr.read().decode() == NOTE
         assert process.wait(10) == 130
     assert 0 < len(read(target)) < 60
-    assert subprocess.run(command, capture_output=True, check=True, timeout=60).stderr == b""
+    assert subprocess.run(command, capture_output=True, check=True, timeout=60).stderr.decode() == NOTE
     assert len(read(target)) == 60
 
 
@@ -431,7 +450,7 @@ def test_the_command(model, files):
     write(source, [chat("a", model="mine"), "wrong"])
     result = fastllm("batch", source, "-o", target, "--model-name", "mine", "-n", "3", "--window", "4")
     assert result.returncode == 1
-    assert result.stderr == f"fastllm: 1 requests failed; see their errors in {target}\n"
+    assert result.stderr.removeprefix(NOTE) == f"fastllm: 1 requests failed; see their errors in {target}\n"
     rows = dict(line.split(None, 1) for line in result.stdout.splitlines())
     assert rows["requests"] == "2, 0 answered before"
     assert rows["failed"] == "1"

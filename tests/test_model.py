@@ -1,9 +1,13 @@
 """`Model`: generation, streams, numbers, facts."""
 
+import copy
+import dataclasses
 import gc
 import math
+import multiprocessing
 import pickle
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -325,6 +329,66 @@ def test_options_survive_a_pickle_and_compare():
     params = SamplingParams(temperature=0.5, stop="x", logit_bias={3: -1})
     assert pickle.loads(pickle.dumps(params)) == params
     assert params == SamplingParams(temperature=0.5, stop=("x",), logit_bias={3: -1.0})
+
+
+def test_negative_numbers_that_mean_the_default():
+    """As in other engines, whose clients write them."""
+    params = SamplingParams(seed=-1, top_k=-1, max_tokens=-1)
+    assert params == SamplingParams()
+    assert SamplingParams(seed=-(2**63)).seed is None
+    for wrong in ({"max_tokens": -2}, {"top_k": -2}, {"seed": -(2**63) - 1}, {"max_tokens": 0}, {"logprobs": -1}):
+        with pytest.raises(fastllm.ParameterError):
+            SamplingParams(**wrong)
+
+
+PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_control_tokens_in_raw_prompts(model):
+    greedy = {"max_tokens": 12, "temperature": 0}
+    parsed = model.tokenizer.encode(PROMPT, parse_special=True)
+    plain = model.tokenizer.encode(PROMPT)
+    assert len(parsed) < len(plain)
+    out = model.generate(PROMPT, **greedy)
+    assert out.text == "The capital of France is Paris."
+    assert out.usage.prompt_tokens == len(parsed)
+    assert model.stream(PROMPT, **greedy).result().text == out.text
+    for options, ids in (({}, parsed), ({"parse_special": False}, plain)):
+        assert model.generate([PROMPT], **greedy, **options)[0].usage.prompt_tokens == len(ids)
+        assert model.stream(PROMPT, **greedy, **options).result().usage.prompt_tokens == len(ids)
+        assert model.session().append(PROMPT, **options).token_ids == tuple(ids)
+        assert model.perplexity(PROMPT, **options) == model.perplexity(ids)
+        assert model.score(PROMPT, " Paris", **options) == model.score(ids, " Paris")
+    with pytest.raises(TypeError, match="parse_special"):
+        model.generate(PROMPT, parse_special="no")
+
+
+def test_control_tokens_never_come_from_messages(model):
+    messages = [{"role": "user", "content": "<|im_end|>"}]
+    with pytest.raises(TypeError, match="parse_special"):
+        model.chat(messages, parse_special=True)
+    with pytest.raises(TypeError, match="parse_special"):
+        SamplingParams(parse_special=True)
+
+
+def test_models_pickle_by_path(demo_path, monkeypatch, tmp_path):
+    monkeypatch.chdir(demo_path.parent)
+    with Model(demo_path.name, context_length=64, threads=1, kv_dtype="q8_0", draft=demo_path.name) as model:
+        expected = model.generate(STORY, max_tokens=9, temperature=0).text
+        pickled = pickle.dumps(model)
+        assert copy.copy(model) is copy.deepcopy({"model": model})["model"] is model
+    monkeypatch.chdir(tmp_path)
+    with pickle.loads(pickled) as other:
+        assert (other.path, other.context_length, other.threads, other.kv_dtype) == (str(demo_path), 64, 1, "q8_0")
+        assert other.generate(STORY, max_tokens=9, temperature=0).text == expected
+
+
+def test_a_pickled_model_runs_in_a_spawned_process(model):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        out = pool.submit(Model.generate, model, STORY, max_tokens=9, temperature=0).result(120)
+    assert out == dataclasses.replace(
+        model.generate(STORY, max_tokens=9, temperature=0), timings=out.timings, usage=out.usage
+    )
 
 
 def test_params_are_changed_by_keywords(model):

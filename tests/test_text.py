@@ -1,8 +1,10 @@
 """Tokenizers and chat templates through the Python interface."""
 
+import array
 import json
 from datetime import datetime
 
+import numpy as np
 import pytest
 
 import fastllm
@@ -67,6 +69,34 @@ def test_round_trips(model, text):
     ids = model.tokenizer.encode(text)
     assert model.tokenizer.decode(ids) == text
     assert model.tokenizer.decode_bytes(ids) == text.encode()
+
+
+def test_the_bytes_of_tokens(model):
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode(" é 🎉")
+    assert b"".join(map(tokenizer.token_bytes, ids)) == " é 🎉".encode()
+    assert tokenizer.token_bytes(tokenizer.token_id("<|im_end|>")) == b"<|im_end|>"
+    for wrong in (-1, tokenizer.vocab_size):
+        with pytest.raises(fastllm.ParameterError):
+            tokenizer.token_bytes(wrong)
+
+
+def test_bytes_that_a_vocabulary_lacks_are_left_out_with_one_warning(shared):
+    tokenizer = Tokenizer.from_gguf(shared("tokenizers/falcon") / "vocab.gguf")
+    with pytest.warns(fastllm.FastLLMWarning, match="0x0B") as caught:
+        ids = tokenizer.encode("a\x0bb")
+    assert tokenizer.decode(ids) == "ab"
+    assert [warning.filename for warning in caught] == [__file__]
+    assert tokenizer.encode("a\x0bb") == ids
+
+
+def test_ids_of_any_sequence_are_decoded(model):
+    ids = model.tokenizer.encode("Hello")
+    for sequence in (ids, tuple(ids), np.array(ids), array.array("q", ids), range(40, 42)):
+        assert model.tokenizer.decode(sequence) == model.tokenizer.decode(list(sequence))
+    for wrong in ({1, 2}, {1: 2}, 7, ["a"], "ab", [1.5]):
+        with pytest.raises(TypeError):
+            model.tokenizer.decode(wrong)
 
 
 def test_text_that_is_none(model):

@@ -6,6 +6,7 @@ __all__ = [
     "BusyError",
     "CancelledError",
     "ContextOverflowError",
+    "EventLoopError",
     "FastLLMError",
     "FastLLMWarning",
     "ForkError",
@@ -109,6 +110,10 @@ class BusyError(FastLLMError, RuntimeError):
 
 class ForkError(FastLLMError, RuntimeError):
     """The model was loaded before this process was forked from its parent; its threads are not here."""
+
+
+class EventLoopError(FastLLMError, RuntimeError):
+    """The asynchronous methods need asyncio: there is no running event loop, or it is that of a different library."""
 
 
 class OutOfMemoryError(FastLLMError, MemoryError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import os
@@ -18,10 +19,18 @@ from fastllm.chat_options import ChatOptions, ChatSettings
 from fastllm.conversation import Prepared, normalise, prepare
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
-from fastllm.options import SamplingOptions, SamplingParams
+from fastllm.options import SamplingOptions, SamplingParams, _flag
 from fastllm.results import ChatReply, Chunk, EngineStats, Generation
 from fastllm.session import Session
-from fastllm.stream import AsyncChatStream, AsyncTokenStream, ChatStream, Progress, TokenStream, _Output
+from fastllm.stream import (
+    AsyncChatStream,
+    AsyncTokenStream,
+    ChatStream,
+    Progress,
+    TokenStream,
+    _Output,
+    require_asyncio,
+)
 from fastllm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -109,6 +118,19 @@ class Model:
                 progress,
             )
 
+        # What a copy in a different process is loaded with.
+        self._options = {
+            "context_length": context_length,
+            "threads": threads,
+            "prefill_threads": prefill_threads,
+            "kv_dtype": kv_dtype,
+            "isa": isa,
+            "cache": cache,
+            "prefix_cache": prefix_cache,
+            "speculate": speculate,
+            "draft": None if draft is None else _absolute(draft),
+        }
+        self._origin = _absolute(path)
         self._file = GGUFFile(path)
         self._weights = load(self._file, context_length, progress)
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
@@ -159,24 +181,39 @@ class Model:
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
-        self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        parse_special: bool = True,
+        **options: Unpack[SamplingOptions],
     ) -> Generation: ...
     @overload
     def generate(
-        self, prompt: Sequence[Prompt], params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Sequence[Prompt],
+        params: SamplingParams | None = None,
+        *,
+        parse_special: bool = True,
+        **options: Unpack[SamplingOptions],
     ) -> list[Generation]: ...
     def generate(
         self,
         prompt: Prompt | Sequence[Prompt],
         params: SamplingParams | None = None,
+        *,
+        parse_special: bool = True,
         **options: Unpack[SamplingOptions],
     ) -> Generation | list[Generation]:
         """Continues a prompt, or several at once.
 
         Args:
             prompt: A text, token ids, or a list of either. A text gets the tokens that begin a text, where the model
-                wants them; texts of control tokens in it stay text.
+                wants them.
             params: The options; None: the defaults.
+            parse_special: Whether the texts of control tokens in a text prompt, such as "<|im_end|>", become these
+                tokens, as a prompt written by hand for a chat or for filling in the middle needs. False for prompts
+                that hold untrusted text. Token ids stay what they are.
             options: Fields of `SamplingParams` that differ from `params`.
 
         Returns:
@@ -190,7 +227,9 @@ class Model:
         """
         resolved = SamplingParams.resolve("generate", params, options)
         prompts, single = _prompts(prompt)
-        results = self._run_all([lambda p=p: self._stream(p, resolved, None) for p in prompts])  # type: ignore[misc]
+        special = _flag("parse_special", parse_special)
+        starts = [functools.partial(self._stream, p, resolved, None, special) for p in prompts]
+        results = self._run_all(starts)
         return results[0] if single else results
 
     def stream(
@@ -199,6 +238,7 @@ class Model:
         params: SamplingParams | None = None,
         *,
         progress: Progress | None = None,
+        parse_special: bool = True,
         **options: Unpack[SamplingOptions],
     ) -> TokenStream:
         """Continues a prompt, giving the text while it is made.
@@ -207,25 +247,39 @@ class Model:
             prompt: A text or token ids.
             params: The options; None: the defaults.
             progress: Called with tokens read and tokens in all, while the prompt is read.
+            parse_special: As in `generate`.
             options: Fields of `SamplingParams` that differ from `params`.
 
         Raises:
             As `generate`.
         """
-        return self._stream(_prompt(prompt), SamplingParams.resolve("stream", params, options), progress)
+        resolved = SamplingParams.resolve("stream", params, options)
+        return self._stream(_prompt(prompt), resolved, progress, _flag("parse_special", parse_special))
 
     @overload
     async def agenerate(  # type: ignore[overload-overlap]  # a str is a sequence of str
-        self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        parse_special: bool = True,
+        **options: Unpack[SamplingOptions],
     ) -> Generation: ...
     @overload
     async def agenerate(
-        self, prompt: Sequence[Prompt], params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Sequence[Prompt],
+        params: SamplingParams | None = None,
+        *,
+        parse_special: bool = True,
+        **options: Unpack[SamplingOptions],
     ) -> list[Generation]: ...
     async def agenerate(
         self,
         prompt: Prompt | Sequence[Prompt],
         params: SamplingParams | None = None,
+        *,
+        parse_special: bool = True,
         **options: Unpack[SamplingOptions],
     ) -> Generation | list[Generation]:
         """`generate` for asyncio. Cancelling the task stops the work."""
@@ -233,21 +287,29 @@ class Model:
 
         resolved = SamplingParams.resolve("agenerate", params, options)
         prompts, single = _prompts(prompt)
+        special = _flag("parse_special", parse_special)
         if single:
-            return await self._astream(prompts[0], resolved).result()
+            return await self._astream(prompts[0], resolved, special).result()
+        require_asyncio()
         window = asyncio.Semaphore(_WINDOW)
 
         async def one(prompt: Prompt) -> Generation:
             async with window:
-                return await self._astream(prompt, resolved).result()
+                return await self._astream(prompt, resolved, special).result()
 
         return await _gather([one(p) for p in prompts])
 
     def astream(
-        self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        parse_special: bool = True,
+        **options: Unpack[SamplingOptions],
     ) -> AsyncTokenStream:
         """`stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
-        return self._astream(_prompt(prompt), SamplingParams.resolve("astream", params, options))
+        resolved = SamplingParams.resolve("astream", params, options)
+        return self._astream(_prompt(prompt), resolved, _flag("parse_special", parse_special))
 
     # Chat
 
@@ -395,31 +457,32 @@ class Model:
 
         return np.frombuffer(self._engine.logits(_ids(ids)), dtype=np.float32).reshape(-1, self.vocab_size)
 
-    def score(self, context: Prompt, continuation: Prompt) -> float:
+    def score(self, context: Prompt, continuation: Prompt, *, parse_special: bool = True) -> float:
         """The log-probability (natural logarithm) of a continuation after a context.
 
         Two texts are tokenized together, as the model would read them; the tokens after those of the context count.
+
+        Args:
+            context: A text or token ids.
+            continuation: A text or token ids.
+            parse_special: As in `generate`, for both.
 
         Raises:
             ContextOverflowError: Both together are longer than the context.
             ParameterError: There is nothing before or nothing in the continuation.
         """
+        special = _flag("parse_special", parse_special)
+        before = self._encode(context, special)
         if isinstance(context, str) and isinstance(continuation, str):
-            start = len(self.tokenizer.encode(context))
-            ids = self.tokenizer.encode(context + continuation)
+            ids = self._encode(context + continuation, special)
         else:
-            before = self.tokenizer.encode(context) if isinstance(context, str) else _ids(context)
-            after = (
-                self.tokenizer.encode(continuation, add_special=False)
-                if isinstance(continuation, str)
-                else _ids(continuation)
-            )
-            start, ids = len(before), before + after
+            ids = before + self._encode(continuation, special, add_special=False)
+        start = len(before)
         if not 0 < start < len(ids):
             raise ParameterError(f"a continuation of {len(ids) - start} tokens after {start} tokens cannot be scored")
         return math.fsum(self._engine.logprobs(ids)[start - 1 :])
 
-    def perplexity(self, text: Prompt, *, window: int | None = None) -> float:
+    def perplexity(self, text: Prompt, *, window: int | None = None, parse_special: bool = True) -> float:
         """How surprised the model is by a text: the inverse geometric mean of the probabilities of its tokens.
 
         A long text is cut into windows that know nothing of each other; the first token of each is not scored.
@@ -427,6 +490,7 @@ class Model:
         Args:
             text: A text or token ids, at least two tokens.
             window: Tokens of a window; None: the context length.
+            parse_special: As in `generate`.
 
         Raises:
             ParameterError: The text is too short, or the window is not 2 to the context length.
@@ -434,7 +498,7 @@ class Model:
         window = self.context_length if window is None else window
         if not 1 < window <= self.context_length:
             raise ParameterError(f"window = {window} is not allowed: 2 to {self.context_length}")
-        ids = self.tokenizer.encode(text) if isinstance(text, str) else _ids(text)
+        ids = self._encode(text, _flag("parse_special", parse_special))
         windows = (ids[at : at + window] for at in range(0, len(ids), window))
         logprobs = [x for part in windows if len(part) > 1 for x in self._engine.logprobs(part)]
         if not logprobs:
@@ -510,6 +574,22 @@ class Model:
             f"{_short(self.weight_bytes)}B in memory, {types}, {self.isa}, {self.threads} threads)"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the path and the options: unpickling loads the file again, in a different process too.
+
+        The packed cache makes that quick for large models, whose memory the processes then share. `progress`, sessions
+        and the state of the prefix cache are not part of it.
+        """
+        return _load, (type(self), self._origin, self._options)
+
+    def __copy__(self) -> Self:
+        """The same model: its weights never change, and any number of threads may use it."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """As `copy.copy`."""
+        return self
+
     def stats(self) -> EngineStats:
         """What the engine of this model is doing."""
         return EngineStats(*self._engine.stats())
@@ -530,8 +610,10 @@ class Model:
 
     # Requests
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else _ids(prompt)
+    def _encode(self, prompt: Prompt, parse_special: bool, *, add_special: bool = True) -> list[int]:
+        if not isinstance(prompt, str):
+            return _ids(prompt)
+        return self.tokenizer.encode(prompt, add_special=add_special, parse_special=parse_special)
 
     def _start(
         self, ids: list[int], params: SamplingParams, chunk: type[Any], result: type[Any], progress: Progress | None
@@ -558,17 +640,20 @@ class Model:
         compile_ = of.grammar if isinstance(of, Prepared) else of._grammar  # noqa: SLF001 - one package
         return await asyncio.to_thread(compile_, self._grammars)
 
-    def _stream(self, prompt: Prompt, params: SamplingParams, progress: Progress | None) -> TokenStream:
-        return TokenStream(*self._start(self._encode(prompt), params, Chunk, Generation, progress))
+    def _stream(
+        self, prompt: Prompt, params: SamplingParams, progress: Progress | None, parse_special: bool
+    ) -> TokenStream:
+        return TokenStream(*self._start(self._encode(prompt, parse_special), params, Chunk, Generation, progress))
 
-    def _astream(self, prompt: Prompt, params: SamplingParams) -> AsyncTokenStream:
+    def _astream(self, prompt: Prompt, params: SamplingParams, parse_special: bool) -> AsyncTokenStream:
         import asyncio  # noqa: PLC0415
 
         output = _Output(Chunk, Generation, self.tokenizer, params, None)
 
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
-            ids = await asyncio.to_thread(self._encode, prompt) if long else self._encode(prompt)
+            encode = functools.partial(self._encode, prompt, parse_special)
+            ids = await asyncio.to_thread(encode) if long else encode()
             output.prompt_ids = ids
             return self._submit(ids, params, await self._agrammar(params), waker)
 
@@ -638,6 +723,16 @@ class Model:
         elif isinstance(template, str):
             template = self._compile(template)
         return prepare(template, self.tokenizer, messages, settings, params)
+
+
+def _load(kind: type[Model], path: str, options: Mapping[str, Any]) -> Model:
+    """The model of a pickle."""
+    return kind(path, **options)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """The path for processes whose working directory may differ."""
+    return os.path.abspath(os.fspath(path))  # noqa: PTH100 - links are kept, and nothing is read
 
 
 def _count(name: str, value: int | None) -> int | None:

@@ -66,9 +66,9 @@ class SamplingParams:
     (which is a `ValueError`) here, not when the request runs.
 
     Attributes:
-        max_tokens: Most tokens to make; None: until the model ends its text or the context is full.
+        max_tokens: Most tokens to make; None or -1: until the model ends its text or the context is full.
         temperature: Divides the logits: 0 (always the most likely token) to 100.
-        top_k: Keep this many tokens; 0: all.
+        top_k: Keep this many tokens; 0 or -1: all.
         top_p: Keep the most likely tokens up to this total probability: 0 (one token) to 1 (all).
         min_p: Keep tokens at least this likely relative to the most likely one: 0 (all) to 1.
         typical_p: Keep the most typical tokens up to this total probability: 0 (one token) to 1 (all).
@@ -85,7 +85,7 @@ class SamplingParams:
         mirostat: 2: mirostat version 2, in place of the filters from top_k to xtc; 0: none.
         mirostat_tau: The surprise, in bits, that it aims at.
         mirostat_eta: How fast it adapts.
-        seed: Seed of the random numbers; None: another one each time.
+        seed: Seed of the random numbers; None, or any negative number: a different one each time.
         stop: Texts that end the output and are no part of it: one, or up to 256 of them.
         stop_token_ids: Token ids that end the output.
         ignore_eos: Go on after the model's end-of-text tokens.
@@ -137,7 +137,8 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         for name, (least, most) in _INTEGERS.items():
-            value = getattr(self, name)
+            value = _without_default_marker(name, getattr(self, name))
+            self._set(name, value)
             if value is not None or name not in _OPTIONAL:
                 self._set(name, _integer(name, value, least, most))
         for name in _NUMBERS:
@@ -227,6 +228,13 @@ _INTEGERS = {
     "logprobs": (0, 100),
     "priority": (-(2**31), 2**31 - 1),
 }
+# Negative numbers that stand for the default in other engines and their clients: the value they mean, and the smallest
+# number that means it.
+_DEFAULT_MARKERS: Mapping[str, tuple[int | None, int]] = {
+    "max_tokens": (None, -1),
+    "top_k": (0, -1),
+    "seed": (None, -(2**63)),
+}
 _NUMBERS = (
     "temperature",
     "top_p",
@@ -247,6 +255,14 @@ _OPTIONAL = frozenset({"max_tokens", "dry_penalty_last_n", "seed", "logprobs", "
 _FIELDS = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 
 
+def _without_default_marker(name: str, value: Any) -> Any:
+    """`value`, or what a negative number stands for where clients write one for the default."""
+    if name not in _DEFAULT_MARKERS or isinstance(value, bool) or not hasattr(value, "__index__"):
+        return value
+    meaning, least = _DEFAULT_MARKERS[name]
+    return meaning if least <= operator.index(value) < 0 else value
+
+
 def _integer(name: str, value: Any, least: int, most: int) -> int:
     try:
         if isinstance(value, bool):
@@ -257,6 +273,12 @@ def _integer(name: str, value: Any, least: int, most: int) -> int:
     if not least <= number <= most:
         raise ParameterError(f"{name} = {number} is not allowed: {least} to {most}")
     return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+    return value
 
 
 def _number(name: str, value: Any) -> float:

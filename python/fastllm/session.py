@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastllm.options import SamplingOptions, SamplingParams
+from fastllm.options import SamplingOptions, SamplingParams, _flag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,15 +49,20 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({Path(self._model.path).name!r}, {len(self)} tokens)"
 
-    def append(self, text: str | Sequence[int]) -> Self:
+    def append(self, text: str | Sequence[int], *, parse_special: bool = True) -> Self:
         """Adds a text or token ids, and computes the state after it.
+
+        Args:
+            text: A text or token ids.
+            parse_special: Whether the texts of control tokens in a text, such as "<|im_end|>", become these tokens.
+                False for untrusted text.
 
         Raises:
             ContextOverflowError: The whole text is longer than the context; then it stays as it was.
             ParameterError: A token id is beyond the vocabulary, or there are no tokens at all.
         """
         first = not self._ids
-        new = self._model.tokenizer.encode(text, add_special=first) if isinstance(text, str) else list(text)
+        new = self._model._encode(text, _flag("parse_special", parse_special), add_special=first)  # noqa: SLF001
         self._model._save_state(self._ids + new, None)  # noqa: SLF001 - one package
         self._ids += new
         return self

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from fastllm import _native
-from fastllm.errors import InternalError
+from fastllm.errors import EventLoopError, InternalError
 from fastllm.results import (
     ChatChunk,
     ChatReply,
@@ -181,6 +182,31 @@ class ChatStream(_Stream[ChatChunk, ChatReply]):
     """A running `Model.chat_stream`."""
 
 
+def require_asyncio() -> asyncio.AbstractEventLoop:
+    """The running event loop of asyncio.
+
+    Raises:
+        EventLoopError: None is running; the message names the library that runs instead, if sniffio knows it.
+    """
+    import asyncio  # noqa: PLC0415 - `import fastllm` is quick
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    # Libraries other than asyncio announce themselves there; one that is not imported does not run.
+    sniffio, library = sys.modules.get("sniffio"), None
+    if sniffio is not None:
+        with contextlib.suppress(sniffio.AsyncLibraryNotFoundError):
+            library = sniffio.current_async_library()
+    if library in (None, "asyncio"):
+        raise EventLoopError("the asynchronous methods of fastllm need a running asyncio event loop: use asyncio.run")
+    raise EventLoopError(
+        f"the asynchronous methods of fastllm need asyncio, and {library} is running: call the blocking method in a "
+        "thread (anyio.to_thread.run_sync), or run asyncio (anyio.run with backend='asyncio')"
+    )
+
+
 class _Loop:
     """Wakes the streams of one event loop: the engine writes to a pipe that the loop, or a thread, watches."""
 
@@ -198,9 +224,7 @@ class _Loop:
 
     @classmethod
     def running(cls) -> _Loop:
-        import asyncio  # noqa: PLC0415 - `import fastllm` is quick
-
-        loop = asyncio.get_running_loop()
+        loop = require_asyncio()
         found = cls._all.get(loop)
         if found is None:
             found = cls._all[loop] = cls(loop)

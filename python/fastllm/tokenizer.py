@@ -40,8 +40,11 @@ class Tokenizer:
             parse_special: Turn texts of control tokens, such as "<|im_end|>", into these tokens. Not for text that is
                 not trusted.
 
+        A few vocabularies lack some bytes, mostly of control characters: they are left out, as the models' own
+        tokenizers do, with a `FastLLMWarning` for the first one.
+
         Raises:
-            ParameterError: The vocabulary lacks a byte of the text.
+            OutOfMemoryError: The text is too long for the memory there is.
         """
         return self._native.encode(text, add_special, parse_special)
 
@@ -71,6 +74,17 @@ class Tokenizer:
         if token is None:
             raise ParameterError(f"token id {id} is beyond the vocabulary of {self.vocab_size} tokens")
         return token
+
+    def token_bytes(self, id: int) -> bytes:  # noqa: A002 - what the field calls it
+        """The bytes that a token stands for, with the space that begins a word; of a control token its text.
+
+        Raises:
+            ParameterError: The id is beyond the vocabulary.
+        """
+        piece = self._native.token_bytes(id) if 0 <= id < self.vocab_size else None
+        if piece is None:
+            raise ParameterError(f"token id {id} is beyond the vocabulary of {self.vocab_size} tokens")
+        return piece
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as the file writes it; None if there is none."""

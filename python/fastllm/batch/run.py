@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import operator
@@ -16,10 +17,10 @@ from fastllm.batch import parquet
 from fastllm.batch.errors import BatchFileError, RequestError
 from fastllm.batch.journal import Journal, answer_id
 from fastllm.batch.requests import Line, Requests, by_length, read_request
-from fastllm.batch.wire import CHAT, Call, response_body, translate
+from fastllm.batch.wire import COMPLETIONS, Call, response_body, translate
 from fastllm.errors import BusyError, CancelledError, FastLLMError, ForkError, ParameterError
 from fastllm.model import _gather
-from fastllm.options import SamplingParams
+from fastllm.options import SamplingParams, _flag
 
 if TYPE_CHECKING:
     import os
@@ -83,6 +84,7 @@ def run_batch(
     *,
     window: int = WINDOW,
     model_name: str | None = None,
+    parse_special: bool = True,
     progress: Progress | None = None,
     **options: Unpack[SamplingOptions],
 ) -> BatchReport:
@@ -101,6 +103,8 @@ def run_batch(
         params: Options of requests that do not set them; None: the defaults.
         window: Requests in flight, 1 to 256.
         model_name: What requests must call the model, where they name one; None: its file's name without `.gguf`.
+        parse_special: Whether the texts of control tokens in text prompts become these tokens, as in `Model.generate`,
+            where a request does not say; never in messages.
         progress: Called with requests answered and requests in all.
         options: Fields of `SamplingParams` that differ from `params`.
 
@@ -111,6 +115,7 @@ def run_batch(
         ParameterError, TypeError: An option is wrong.
     """
     resolved = SamplingParams.resolve("run_batch", params, options)
+    special = _flag("parse_special", parse_special)
     if not 1 <= operator.index(window) <= _LARGEST_WINDOW:
         raise ParameterError(f"window = {window} is not allowed: 1 to {_LARGEST_WINDOW}")
     source, target = Path(source), Path(target)
@@ -123,10 +128,12 @@ def run_batch(
     name = Path(model.path).stem if model_name is None else model_name
     start = time.monotonic()
     with Requests(source, target.absolute().parent) as requests:
-        settings = _settings(model, resolved, name)
+        settings = _settings(model, resolved, name, special)
 
         def answer_into(journal: Journal) -> BatchReport:
-            run = _Run(model, resolved, name=name, requests=requests, journal=journal, settings=settings)
+            run = _Run(
+                model, resolved, name=name, parse_special=special, requests=requests, journal=journal, settings=settings
+            )
             return run.run(window, progress, start)
 
         if not parquet.is_parquet(target):
@@ -155,6 +162,7 @@ class _Run:
         params: SamplingParams,
         *,
         name: str,
+        parse_special: bool,
         requests: Requests,
         journal: Journal,
         settings: str,
@@ -162,6 +170,7 @@ class _Run:
         self._model = model
         self._params = params
         self._name = name
+        self._parse_special = parse_special
         self._requests = requests
         self._journal = journal
         self._settings = settings
@@ -232,7 +241,9 @@ class _Run:
         return {"id": id_, "custom_id": line.custom_id, "response": response, "error": error}
 
     async def _call(self, call: Call, slots: asyncio.Semaphore) -> list[ChatReply | Generation]:
-        ask: Any = self._model.achat if call.endpoint == CHAT else self._model.agenerate
+        ask: Any = self._model.achat
+        if call.endpoint == COMPLETIONS:
+            ask = functools.partial(self._model.agenerate, parse_special=self._parse_special)
 
         async def one(value: Any, keywords: dict[str, Any]) -> ChatReply | Generation:
             async with slots:
@@ -257,11 +268,13 @@ def _failure(line: Line, error: Exception) -> tuple[int, dict[str, Any], dict[st
     return _INVALID if invalid else _FAILED, body, {"code": kind, "message": message, "line": line.number}
 
 
-def _settings(model: Model, params: SamplingParams, name: str) -> str:
+def _settings(model: Model, params: SamplingParams, name: str, parse_special: bool) -> str:
     """A digest of all that answers depend on beside the requests."""
     file = Path(model.path)
     # Only what was chosen: an option that a later version adds changes nothing.
     chosen = {name: value for name, value in vars(params).items() if value != getattr(SamplingParams(), name)}
+    if not parse_special:
+        chosen["parse_special"] = False
     facts = [
         file.name,
         file.stat().st_size,

@@ -30,6 +30,8 @@ _CHAT_KEYWORDS = frozenset(
         *("reasoning_effort", "reasoning_budget", "enable_thinking"),
     )
 )
+# Keywords of `Model.generate` alone that a request may have.
+_COMPLETION_KEYWORDS = frozenset(("parse_special",))
 _MOST_CHOICES = 128
 _SEEDS = 2**64
 # OpenAI's number for a token that is as good as impossible.
@@ -91,7 +93,9 @@ def translate(endpoint: str, body: Mapping[str, Any], model_name: str) -> Call:
         raise RequestError(f"n must be an integer from 1 to {_MOST_CHOICES}", "n")
     inputs = [_messages(fields.pop("messages", None))] if endpoint == CHAT else _prompts(fields.pop("prompt", None))
     allowed = _SAMPLING
-    if endpoint == CHAT:
+    if endpoint == COMPLETIONS:
+        allowed |= _COMPLETION_KEYWORDS
+    else:
         allowed |= _CHAT_KEYWORDS
         _rename_chat_options(fields)
     unknown = next((name for name in fields if name not in allowed), None)

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has left; nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (FastLLMError, OSError) as error:
+    except (FastLLMError, OSError, MemoryError) as error:
         # Further lines show the place in a grammar.
-        print(f"fastllm: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+        print(f"fastllm: {str(error).partition(chr(10))[0] or 'out of memory'}", file=sys.stderr)
         return FAILED
     return code

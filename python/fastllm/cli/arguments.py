@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastllm import _native
+from fastllm.cli import names, texts
 from fastllm.cli.progress import Bar
+from fastllm.errors import ModelFileNotFoundError
 from fastllm.model import DEMO, Model
 from fastllm.options import SamplingParams
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+# What the embedded model is called.
+DEMO_NAME = "fastllm-tiny"
 
 # Option, type, what it means. A flag has no type.
 _SAMPLING: tuple[tuple[str, type | None, str], ...] = (
@@ -35,10 +37,12 @@ _SAMPLING: tuple[tuple[str, type | None, str], ...] = (
     ("mirostat", int, "2: mirostat version 2"),
     ("mirostat_tau", float, "the surprise, in bits, that it aims at"),
     ("mirostat_eta", float, "how fast it adapts"),
-    ("seed", int, "seed of the random numbers"),
+    ("seed", int, "seed of the random numbers (default, or negative: a different one each time)"),
     ("ignore_eos", None, "go on after the end of the text"),
     ("timeout", float, "seconds after which to stop"),
 )
+# The types of the options; None: a flag.
+SAMPLING_TYPES: dict[str, type | None] = {name: kind for name, kind, _ in _SAMPLING}
 # What the output must be.
 _FORMS = (
     ("json_schema", "a JSON schema that the output follows"),
@@ -88,19 +92,59 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def sampling(options: argparse.Namespace) -> SamplingParams:
-    """The sampling options that were given."""
-    names = [*(name for name, _, _ in _SAMPLING), "stop"]
-    given: dict[str, Any] = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    forms: dict[str, Any] = {name: _text(getattr(options, name)) for name, _ in _FORMS if hasattr(options, name)}
-    return SamplingParams(**given, **forms)
+    """The sampling options."""
+    return SamplingParams(**given_sampling(options))
 
 
-def _text(argument: str) -> str:
-    return Path(argument[1:]).read_text(encoding="utf-8") if argument.startswith("@") else argument
+def given_sampling(options: argparse.Namespace) -> dict[str, Any]:
+    """The sampling options that were given, checked."""
+    given: dict[str, Any] = {name: getattr(options, name) for name, _, _ in _SAMPLING if hasattr(options, name)}
+    if hasattr(options, "stop"):
+        given["stop"] = [texts.argument(text, "--stop") for text in options.stop]
+    forms: dict[str, Any] = {name: _text(name, getattr(options, name)) for name, _ in _FORMS if hasattr(options, name)}
+    given |= forms
+    SamplingParams(**given)
+    return given
 
 
-def load(path: str | None, options: argparse.Namespace, threads: int | None = None) -> Model:
-    """Loads a model, the embedded one where there is no path, with a progress bar on a terminal."""
+def _text(name: str, argument: str) -> str:
+    if argument.startswith("@"):
+        return texts.read_file(argument[1:])
+    return texts.argument(argument, "--" + name.replace("_", "-"))
+
+
+def add_prompt(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says how text prompts are read."""
+    parser.add_argument(
+        "--no-parse-special",
+        dest="parse_special",
+        action="store_false",
+        help="texts of control tokens in the prompt, such as <|im_end|>, stay text (for untrusted prompts)",
+    )
+
+
+def announce_demo() -> None:
+    """Says that the embedded model runs, where the user has named none."""
+    print(f"fastllm: no MODEL is given: using the embedded demo model, {DEMO_NAME}", file=sys.stderr, flush=True)
+
+
+def model_file(path: str) -> str:
+    """The path, if it is there.
+
+    Raises:
+        ModelFileNotFoundError: It is not; the message says what to do.
+    """
+    if not Path(path).exists() and names.looks_like_model([path]) and not path.endswith(".gguf"):
+        raise ModelFileNotFoundError(f"there is no model file {path!r}: {names.WHAT_TO_DO}")
+    return path
+
+
+def load(path: str | None, options: argparse.Namespace, threads: int | None = None, *, announce: bool = True) -> Model:
+    """Loads a model with a progress bar on a terminal; without a path the embedded one, which is announced."""
+    if path is not None:
+        model_file(path)
+    elif announce:
+        announce_demo()
     loading: dict[str, Any] = {
         "context_length": options.context_length,
         "threads": getattr(options, "threads", None) if threads is None else threads,
@@ -111,28 +155,49 @@ def load(path: str | None, options: argparse.Namespace, threads: int | None = No
     if hasattr(options, "prefix_cache"):
         loading |= {"prefix_cache": options.prefix_cache, "speculate": not options.no_speculate}
     draft = getattr(options, "draft", None)
+    if draft is not None:
+        model_file(draft)
     with Bar("loading", "bytes") as bar:
         if path is None and draft is None:
             return Model.demo(progress=bar, **loading)
         return Model(path or DEMO, cache=not options.no_cache, draft=draft, progress=bar, **loading)
 
 
-def is_model(argument: str) -> bool:
-    """Whether an argument that may be a model or a text is a model: it ends in .gguf, or is a file."""
-    try:
-        return argument.endswith(".gguf") or Path(argument).is_file()
-    except (OSError, ValueError):  # too long or too odd for a path
-        return False
+def add_text(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds `[MODEL] [TEXT ...]`, and the options that say which is which."""
+    parser.add_argument("words", nargs="*", metavar=f"MODEL {what}", help="a GGUF file, and the text")
+    parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file; all words are then the text")
+    parser.add_argument(
+        "-p", "--prompt", metavar="TEXT", help="the text, whatever it looks like; @FILE: that of a file"
+    )
 
 
-def model_and_text(arguments: Iterable[str], path: str | None = None) -> tuple[str | None, str | None]:
-    """Splits `[MODEL] TEXT…`; with a `path`, all is text. Without text: standard input, but None on a terminal."""
-    words = list(arguments)
-    if path is None and words and is_model(words[0]):
+def model_and_text(options: argparse.Namespace) -> tuple[str | None, str]:
+    """Splits `[MODEL] [TEXT ...]`. Without a text: standard input, unless that is a terminal.
+
+    Raises:
+        UsageError: There is no text, or its first word was meant as a model.
+    """
+    words, path = list(options.words), options.model
+    if path is None and words and names.is_file(words[0]):
         path = words.pop(0)
+    if options.prompt is not None:
+        if words:
+            raise UsageError(f"--prompt is the text, so that {words[0]!r} should be a model file, and there is none")
+        return path, _text("prompt", options.prompt)
     if words:
-        return path, " ".join(words)
-    return path, None if sys.stdin.isatty() else sys.stdin.read()
+        if path is None and names.looks_like_model(words):
+            raise UsageError(
+                f"there is no model file {words[0]!r}: {names.WHAT_TO_DO}; if it begins the text, write --prompt TEXT"
+            )
+        return path, texts.argument(" ".join(words), "the text")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("there is no text: give it as an argument, or on standard input")
+    return path, texts.read_stdin()
+
+
+class UsageError(Exception):
+    """The arguments contradict each other, or one is missing."""
 
 
 def usage_error(parser: argparse.ArgumentParser, message: str) -> int:

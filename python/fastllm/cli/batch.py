@@ -30,6 +30,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--window", type=int, default=WINDOW, metavar="N", help=f"requests in flight (default: {WINDOW})"
     )
+    arguments.add_prompt(parser)
     arguments.add_loading(parser)
     arguments.add_sampling(parser)
     parser.set_defaults(run=run)
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
             params,
             window=options.window,
             model_name=options.model_name,
+            parse_special=options.parse_special,
             progress=bar,
         )
     print_columns(

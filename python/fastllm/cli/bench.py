@@ -76,6 +76,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
+    if options.model is not None:
+        arguments.model_file(options.model)
     rows = _measure(options)
     if options.output == "json":
         print(json.dumps([_fields(row) for row in rows], indent=2))

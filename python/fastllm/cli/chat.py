@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastllm.cli import arguments, generate, record
-from fastllm.cli.progress import Bar
-from fastllm.errors import ContextOverflowError, TemplateError
+from fastllm.cli import arguments, record, texts
+from fastllm.cli.conversation import Conversation
+from fastllm.cli.terminal import open_reader
+from fastllm.errors import FastLLMError
+from fastllm.model import DEMO
 
 if TYPE_CHECKING:
     from fastllm.model import Model
-    from fastllm.options import SamplingParams
-    from fastllm.results import ChatChunk
 
-_HELP = """/reset         forget the conversation
-/system TEXT   set what the model is told first, and forget the conversation; without TEXT: nothing
-/quit          leave (also Ctrl-D)
-Ctrl-C         stop an answer"""
-
-_FAINT, _NORMAL = "\x1b[2m", "\x1b[0m"
+INTERRUPTED = 130
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,8 +24,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = commands.add_parser(
         "chat",
         help="talk with a model",
-        description="A conversation, with the chat template of the file. Without MODEL, the embedded demo model.",
-        epilog="Lines that come through a pipe are answered one by one. On a terminal, /help lists the commands.",
+        description="A conversation, with the chat template of the file. Without MODEL, the embedded demo model. "
+        "Sampling is what the file recommends (general.sampling.*), or else temperature 0.7 and top-p 0.95.",
+        epilog="Lines that come through a pipe are answered one by one. On a terminal, /help lists the commands; with "
+        "the extra chat (pip install 'fastllm[chat]') Tab completes them, and pasted lines stay one message.",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a GGUF file")
     parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
@@ -43,86 +40,55 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
-    params = arguments.sampling(options)
-    conversation = Conversation(arguments.load(options.model, options), params, options)
-    interactive = sys.stdin.isatty()
-    if interactive:
-        with contextlib.suppress(ImportError):  # not everywhere
-            import readline  # noqa: F401, PLC0415 - gives input() its history
-        print(f"{conversation.model!r}\n/help lists the commands")
+    if options.system is not None:
+        options.system = texts.argument(options.system, "--system")
+    chosen = arguments.given_sampling(options)
+    interactive = sys.stdin is not None and sys.stdin.isatty()
+    model = arguments.load(options.model, options, announce=not interactive)
+    conversation = Conversation(model, chosen, options, interactive=interactive)
+    if not interactive:
+        return _answer_lines(conversation)
+    print(_greeting(model))
+    return _talk(conversation)
+
+
+def _greeting(model: Model) -> str:
+    name = Path(model.path).stem if model.path != str(DEMO) else f"{arguments.DEMO_NAME}, the demo model"
+    size = f"{model.parameters / 1e9:.1f}B" if model.parameters >= 10**9 else f"{model.parameters / 1e6:.0f}M"
+    dtype = next(iter(model._file.dtypes), "")  # noqa: SLF001 - one package
+    return f"{name} ({size}, {dtype}, {model.isa}, {model.threads} threads). /help lists the commands, Ctrl-D leaves."
+
+
+def _answer_lines(conversation: Conversation) -> int:
+    """Answers the lines of a pipe. What is wrong ends it."""
+    for line in texts.lines():
+        if not conversation.take(line.strip()):
+            break
+    return 0
+
+
+def _talk(conversation: Conversation) -> int:
+    """Talks with a person on a terminal. Ctrl-C clears what is being typed, and leaves where there is nothing."""
+    reader = open_reader(conversation.completions)
+    interrupted = False
     while True:
         try:
-            line = input("> " if interactive else "").strip()
+            text = texts.argument(reader.read(), "the message").strip()
         except EOFError:
             return 0
-        if line in {"/quit", "/exit"}:
-            return 0
-        if not line:
+        except KeyboardInterrupt:
+            if interrupted or reader.clears_lines:
+                print()
+                return INTERRUPTED
+            print("\n(Ctrl-C again, Ctrl-D or /quit leaves)")
+            interrupted = True
             continue
-        if line.startswith("/"):
-            conversation.command(line)
+        except texts.InputError as error:
+            print(error, file=sys.stderr)
             continue
+        interrupted = False
         try:
-            conversation.ask(line)
-        except (ContextOverflowError, TemplateError) as error:
-            if not interactive:
-                raise
-            print(f"{error}\n/reset forgets the conversation", file=sys.stderr)
-
-
-class Conversation:
-    """The messages so far, and the model that answers them."""
-
-    def __init__(self, model: Model, params: SamplingParams, options: argparse.Namespace) -> None:
-        self.model = model
-        self._params = params
-        self._system: str | None = options.system
-        self._options = options
-        self._messages: list[dict[str, Any]] = []
-        self._reasoning = False
-
-    def command(self, line: str) -> None:
-        """Does what a line with a slash says."""
-        name, _, text = line.partition(" ")
-        if name == "/reset":
-            self._messages.clear()
-        elif name == "/system":
-            self._system = text.strip() or None
-            self._messages.clear()
-        else:
-            print(_HELP)
-
-    def ask(self, text: str) -> None:
-        """Writes the answer to a message. Ctrl-C stops it; what was written until then stays in the conversation."""
-        system = [{"role": "system", "content": self._system}] if self._system is not None else []
-        messages = [*self._messages, {"role": "user", "content": text}]
-        with (
-            Bar("reading", "tokens") as bar,
-            self.model.chat_stream([*system, *messages], self._params, progress=bar) as stream,
-        ):
-            try:
-                for chunk in stream:
-                    bar.close()
-                    self._write(chunk)
-            except KeyboardInterrupt:
-                if not sys.stdin.isatty():
-                    raise
-            reply = stream.result()
-        sys.stdout.write(f"{self._end_reasoning()}\n")
-        self._messages = [*messages, reply.message]
-        record.request(self._options, "chat", self.model, reply)
-        if self._options.stats:
-            generate.report(reply)
-
-    def _write(self, chunk: ChatChunk) -> None:
-        """Writes a part of the answer; on a terminal also the reasoning before it, faintly."""
-        if chunk.reasoning_content and sys.stdout.isatty():
-            sys.stdout.write(("" if self._reasoning else _FAINT) + chunk.reasoning_content)
-            self._reasoning = True
-        if chunk.content:
-            sys.stdout.write(self._end_reasoning() + chunk.content)
-        sys.stdout.flush()
-
-    def _end_reasoning(self) -> str:
-        was, self._reasoning = self._reasoning, False
-        return f"{_NORMAL}\n\n" if was else ""
+            if not conversation.take(text):
+                return 0
+        except (FastLLMError, OSError) as error:
+            print(str(error).partition("\n")[0], file=sys.stderr)

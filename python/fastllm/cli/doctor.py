@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastllm
 from fastllm import _native, diagnosis, last_run, roofline, system
+from fastllm.cli import arguments
 from fastllm.cli.files import gibibytes, print_columns
 from fastllm.cli.tables import print_table
 from fastllm.gguf import GGUFFile
@@ -125,7 +126,7 @@ def _limits(roofs: Roofs) -> dict[str, float]:
 
 
 def _plan(options: argparse.Namespace) -> dict[str, Any]:
-    memory = plan(options.model, context_length=options.context_length, kv_dtype=options.kv_dtype)
+    memory = plan(arguments.model_file(options.model), context_length=options.context_length, kv_dtype=options.kv_dtype)
     return {
         "path": options.model,
         "context_length": memory.context_length,

@@ -53,7 +53,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         usage="fastllm tokenize [options] [MODEL] [TEXT ...]",
         description="Shows the tokens of a text. Without MODEL, the embedded demo model; without TEXT, standard input.",
     )
-    parser.add_argument("words", nargs="*", metavar="MODEL TEXT", help="a GGUF file, and the text")
+    arguments.add_text(parser, "TEXT")
     parser.add_argument("--ids", action="store_true", help="ids only, on one line")
     parser.add_argument("--no-special", action="store_true", help="without the tokens that begin and end a text")
     parser.add_argument("--parse-special", action="store_true", help="texts of control tokens become these tokens")
@@ -62,7 +62,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run_inspect(options: argparse.Namespace) -> int:
     """Runs the command."""
-    file = GGUFFile(options.model)
+    file = GGUFFile(arguments.model_file(options.model))
     if options.json:
         tensors = [{"name": t.name, "shape": t.shape, "dtype": t.dtype, "bytes": t.bytes} for t in file.tensors]
         everything = {"path": file.path, "version": file.version, "bytes": file.bytes, "parameters": file.parameters}
@@ -86,7 +86,12 @@ def run_inspect(options: argparse.Namespace) -> int:
 
 def run_plan(options: argparse.Namespace) -> int:
     """Runs the command."""
-    memory = plan(options.model, context_length=options.context_length, kv_dtype=options.kv_dtype, batch=options.batch)
+    memory = plan(
+        arguments.model_file(options.model),
+        context_length=options.context_length,
+        kv_dtype=options.kv_dtype,
+        batch=options.batch,
+    )
     parts = {
         "weights": memory.weights,
         "kv_cache": memory.kv_cache,
@@ -107,18 +112,29 @@ def run_plan(options: argparse.Namespace) -> int:
 
 def run_tokenize(options: argparse.Namespace) -> int:
     """Runs the command."""
-    path, text = arguments.model_and_text(options.words)
-    if text is None:
-        return arguments.usage_error(options.parser, "there is no text")
+    try:
+        path, text = arguments.model_and_text(options)
+    except arguments.UsageError as error:
+        return arguments.usage_error(options.parser, str(error))
+    if path is None:
+        arguments.announce_demo()
     tokenizer = Tokenizer.from_gguf(DEMO if path is None else path)
     ids = tokenizer.encode(text, add_special=not options.no_special, parse_special=options.parse_special)
     if options.ids:
         print(*ids)
     else:
         for id_ in ids:
-            print(f"{id_:>8}  {tokenizer.token(id_)!r}")
+            print(f"{id_:>8}  {_shown(tokenizer.token_bytes(id_))}")
         print(f"{len(ids)} tokens")
     return 0
+
+
+def _shown(piece: bytes) -> str:
+    """The text of a token in quotes; where it is a part of a character, its bytes."""
+    try:
+        return repr(piece.decode("utf-8"))
+    except UnicodeDecodeError:
+        return repr(piece)
 
 
 def print_columns(rows: Iterable[tuple[str, str]]) -> None:

@@ -20,10 +20,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="continue a text",
         usage="fastllm generate [options] [MODEL] [PROMPT ...]",
         description="Continues a text. Without MODEL, the embedded demo model; without PROMPT, standard input.",
-        epilog="The first argument is the model if it ends in .gguf or is a file; after --model, all are the prompt.",
+        epilog="The first argument is the model if it ends in .gguf or is a file; with --model, all are the prompt. A "
+        "first argument that looks like a model but is no file is refused.",
     )
-    parser.add_argument("words", nargs="*", metavar="MODEL PROMPT", help="a GGUF file, and the text to continue")
-    parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file")
+    arguments.add_text(parser, "PROMPT")
+    arguments.add_prompt(parser)
     parser.add_argument("--stats", action="store_true", help="report counts and speed on standard error")
     record.add_to(parser)
     arguments.add_loading(parser)
@@ -33,12 +34,16 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
-    path, prompt = arguments.model_and_text(options.words, options.model)
-    if prompt is None:
-        return arguments.usage_error(options.parser, "there is no prompt")
+    try:
+        path, prompt = arguments.model_and_text(options)
+    except arguments.UsageError as error:
+        return arguments.usage_error(options.parser, str(error))
     params = arguments.sampling(options)
     model = arguments.load(path, options)
-    with Bar("reading the prompt", "tokens") as bar, model.stream(prompt, params, progress=bar) as stream:
+    with (
+        Bar("reading the prompt", "tokens") as bar,
+        model.stream(prompt, params, progress=bar, parse_special=options.parse_special) as stream,
+    ):
         for chunk in stream:
             bar.close()
             sys.stdout.write(chunk.text)

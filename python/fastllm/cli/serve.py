@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from fastllm.model import Model
     from fastllm.server.options import ServerOptions
 
-# The name of the embedded model.
-DEMO_NAME = "fastllm-tiny"
-
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command."""
@@ -98,13 +95,13 @@ def run(options: argparse.Namespace) -> int:
 
     names: dict[str, str | None] = {}
     for argument in options.models or [None]:
-        name, path = (DEMO_NAME, None) if argument is None else _named(argument)
+        name, path = (arguments.DEMO_NAME, None) if argument is None else _named(argument)
         if not name or name in names:
             return arguments.usage_error(options.parser, f"each model needs a name of its own: {name!r}")
         names[name] = path
     settings = _settings(options)
     with bind(options.host, options.port) as socket:
-        models = {name: arguments.load(path, options) for name, path in names.items()}
+        models = {name: arguments.load(path, options, announce=False) for name, path in names.items()}
         log.configure(options.log_format)
         serve(models, settings, socket, started=lambda host, port: _say(host, port, models))
     return 0

@@ -226,14 +226,24 @@ def chat_job(service: Service, name: str, call: ChatCall, count: int = 1) -> Job
 
 
 def completion_job(
-    service: Service, name: str, prompts: Sequence[str | list[int]], sampling: Mapping[str, Any], count: int = 1
+    service: Service,
+    name: str,
+    prompts: Sequence[str | list[int]],
+    sampling: Mapping[str, Any],
+    count: int = 1,
+    *,
+    parse_special: bool = True,
 ) -> Job:
-    """Continues prompts, `count` times each."""
+    """Continues prompts, `count` times each. The texts of control tokens in them become tokens if `parse_special`."""
     model = service.models[name]
 
     def build() -> list[Any]:
         params = _params(sampling)
-        return [model.astream(prompt, _choice(params, choice)) for prompt in prompts for choice in range(count)]
+        return [
+            model.astream(prompt, _choice(params, choice), parse_special=parse_special)
+            for prompt in prompts
+            for choice in range(count)
+        ]
 
     constraint = _constraint(sampling)
     return Job(service, name, count * len(prompts), build, prompt="prompt", constraint=constraint)

@@ -1,11 +1,11 @@
 //! `ChatTemplate`: messages to text.
 use crate::errors::OrRaise;
 use crate::json;
-use crate::tokenizer::{SignalCheck, Tokenizer};
+use crate::tokenizer::{SignalCheck, Tokenizer, id_list, warn_of_dropped};
 use fastllm_text::chat::{self, DateTime, RenderInput};
 use fastllm_text::tokenizer::EncodeOptions;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 use serde_json::{Map, Value};
 
 /// A compiled chat template.
@@ -52,7 +52,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         now: Option<Now>,
         variables: &Bound<'_, PyDict>,
-    ) -> PyResult<(String, Vec<u32>)> {
+    ) -> PyResult<(Py<PyString>, Py<PyAny>)> {
         let py = messages.py();
         let input = Input::new(messages, tools, add_generation_prompt, now, variables)?;
         let prompt = py.detach(|| chat::prompt(&self.inner, &tokenizer.inner, &input.borrow())).or_raise(py)?;
@@ -65,7 +65,9 @@ impl ChatTemplate {
             tokenizer.inner.encode_while(&prompt.text, options, |_| signals.go_on())
         });
         signals.into_result()?;
-        Ok((prompt.text, ids.or_raise(py)?))
+        let ids = ids.or_raise(py)?;
+        warn_of_dropped(py, &tokenizer.inner)?;
+        Ok((PyString::from_bytes(py, prompt.text.as_bytes())?.unbind(), id_list(py, &ids)?.unbind()))
     }
 }
 

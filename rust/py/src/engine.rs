@@ -144,7 +144,10 @@ impl Engine {
         let logits = self.visit(py, ids, bytes, |out: &mut Vec<u8>, _, logits| {
             out.extend(logits.iter().flat_map(|x| x.to_ne_bytes()));
         })?;
-        Ok(PyByteArray::new(py, &logits))
+        PyByteArray::new_with(py, logits.len(), |bytes| {
+            bytes.copy_from_slice(&logits);
+            Ok(())
+        })
     }
 
     /// The log-probability of every id but the first, given those before it.

@@ -5,6 +5,7 @@ use fastllm_grammar::GrammarError;
 use fastllm_kernels::buffer::OutOfMemory;
 use fastllm_model::ModelError;
 use fastllm_text::{chat, tokenizer, tools};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::io;
@@ -12,10 +13,16 @@ use std::path::Path;
 
 /// Tells `progress` how far something is, and looks for signals; what either raises.
 pub fn report<T: for<'py> IntoPyObject<'py>>(progress: Option<&Py<PyAny>>, done: T, total: T) -> PyResult<()> {
-    Python::attach(|py| {
+    let reported = Python::try_attach(|py| {
         py.check_signals()?;
         progress.map_or(Ok(()), |progress| progress.call1(py, (done, total)).map(drop))
-    })
+    });
+    reported.unwrap_or_else(|| Err(exiting()))
+}
+
+/// Why work stops that a daemon thread does when the interpreter has ended. Nothing can raise it any more: it is never seen.
+pub fn exiting() -> PyErr {
+    PyRuntimeError::new_err("the interpreter has ended")
 }
 
 /// An error of the core, on its way to Python.
@@ -133,7 +140,8 @@ impl IntoPyErr for tokenizer::Error {
         use tokenizer::Error;
         let class = match &self {
             Error::UnsupportedModel(_) => "UnsupportedModelError",
-            Error::TooLarge(_) | Error::UnknownId { .. } | Error::Unencodable { .. } => "ParameterError",
+            Error::TooLarge(_) | Error::UnknownId { .. } => "ParameterError",
+            Error::OutOfMemory => "OutOfMemoryError",
             Error::Cancelled => "CancelledError",
             _ => "ModelFormatError",
         };

@@ -52,7 +52,7 @@ pub fn watched<T: Send>(work: impl FnOnce() -> T + Send, cancel: &AtomicBool) ->
         });
         let mut raised = None;
         while let Err(mpsc::RecvTimeoutError::Timeout) = wait.recv_timeout(SLICE) {
-            raised = raised.or_else(|| Python::attach(|py| py.check_signals().err()));
+            raised = raised.or_else(|| Python::try_attach(|py| py.check_signals().err()).unwrap_or_else(|| Some(errors::exiting())));
             cancel.store(raised.is_some(), Ordering::Relaxed);
         }
         (thread.join().ok(), raised)

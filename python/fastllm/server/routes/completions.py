@@ -45,7 +45,7 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
         "logprobs": body.logprobs,
     }
     echoes = [_echo(model, prompt) for prompt in prompts for _ in range(count)] if body.echo else None
-    job = completion_job(service, name, prompts, sampling, count)
+    job = completion_job(service, name, prompts, sampling, count, parse_special=body.parse_special is not False)
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",

@@ -30,6 +30,10 @@ class CompletionRequest(Sampling):
     best_of: Literal[1] | None = Field(None, description="Not supported beyond 1")
     echo: bool | None = Field(None, description="Begin with the prompt; not with logprobs")
     logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
+    parse_special: bool | None = Field(
+        None,
+        description="Texts of control tokens in a text prompt, such as <|im_end|>, become these tokens; default: true",
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, description="Not used")

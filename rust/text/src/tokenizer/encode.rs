@@ -1,6 +1,5 @@
 //! Text to ids: special tokens first, then pieces, then merges within a piece.
 
-use std::borrow::Cow;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
@@ -95,7 +94,7 @@ impl<'a> Encoder<'a> {
         let (mut after_special, mut strip) = (true, false);
         parts(&mut |at, part, id| {
             if let Some(id) = id {
-                self.ids.push(id);
+                self.push(id)?;
                 after_special = true;
                 strip = tokenizer.strip_after_special && !matches!(part, "<s>" | "<unk>" | "<|endoftext|>");
                 return Ok(());
@@ -133,8 +132,7 @@ impl<'a> Encoder<'a> {
             && !*prefix
             && let Some(id) = self.newline_run(text)
         {
-            self.ids.push(id);
-            return Ok(());
+            return self.push(id);
         }
         let mut start = 0;
         let mut before = ' ';
@@ -150,8 +148,11 @@ impl<'a> Encoder<'a> {
 
     fn word(&mut self, at: usize, word: &str, prefix: bool) -> Result<(), Error> {
         if prefix {
-            let word: Cow<'_, str> = Cow::Owned(format!(" {word}"));
-            return self.characters(at, &word);
+            let mut prefixed = String::new();
+            prefixed.try_reserve_exact(word.len() + 1)?;
+            prefixed.push(' ');
+            prefixed.push_str(word);
+            return self.characters(&prefixed);
         }
         self.cached(at, word, Self::characters)
     }
@@ -164,7 +165,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Encodes a piece, or copies the ids that it had before.
-    fn cached(&mut self, at: usize, piece: &str, encode: fn(&mut Self, usize, &str) -> Result<(), Error>) -> Result<(), Error> {
+    fn cached(&mut self, at: usize, piece: &str, encode: fn(&mut Self, &str) -> Result<(), Error>) -> Result<(), Error> {
         self.until_check -= 1;
         if self.until_check == 0 {
             self.until_check = CHECK_EVERY;
@@ -173,81 +174,92 @@ impl<'a> Encoder<'a> {
             }
         }
         if self.cache.is_empty() {
-            return encode(self, at, piece);
+            return encode(self, piece);
         }
         let place = self.hasher.hash_one(piece.as_bytes()) as usize % CACHE;
         let slot = self.cache[place];
         let (text, ids) = (slot.text as usize, slot.ids as usize);
         if slot.text_len as usize == piece.len() && self.text.as_bytes()[text..text + piece.len()] == *piece.as_bytes() {
+            self.ids.try_reserve(slot.ids_len as usize)?;
             self.ids.extend_from_within(ids..ids + slot.ids_len as usize);
             return Ok(());
         }
         let before = self.ids.len();
-        encode(self, at, piece)?;
+        encode(self, piece)?;
         let (ids, ids_len) = (before as u32, (self.ids.len() - before) as u32);
         self.cache[place] = Slot { text: at as u32, text_len: piece.len() as u32, ids, ids_len };
         Ok(())
     }
 
-    /// A piece of a byte-level vocabulary.
-    fn bytes(&mut self, at: usize, piece: &str) -> Result<(), Error> {
+    fn push(&mut self, id: u32) -> Result<(), Error> {
+        self.ids.try_reserve(1)?;
+        self.ids.push(id);
+        Ok(())
+    }
+
+    /// A piece of a byte-level vocabulary. Bytes that the vocabulary lacks are dropped, as Hugging Face's tokenizers do: what stands
+    /// on both sides of them may merge.
+    fn bytes(&mut self, piece: &str) -> Result<(), Error> {
         let tokenizer = self.tokenizer;
         if let Some(id) = tokenizer.model.whole_word(&tokenizer.vocab, piece.as_bytes()) {
-            self.ids.push(id);
-            return Ok(());
+            return self.push(id);
         }
         self.symbols.clear();
+        self.symbols.try_reserve(piece.len())?;
         for byte in piece.bytes() {
-            let symbol = tokenizer.model.byte_symbol(byte);
-            if symbol == NONE {
-                return Err(Error::Unencodable { byte, offset: at });
+            match tokenizer.model.byte_symbol(byte) {
+                NONE => tokenizer.dropped.record(byte),
+                symbol => self.symbols.push(symbol),
             }
-            self.symbols.push(symbol);
         }
-        self.merge(at)
+        self.merge()
     }
 
     /// A piece of a vocabulary of characters.
-    fn characters(&mut self, at: usize, piece: &str) -> Result<(), Error> {
+    fn characters(&mut self, piece: &str) -> Result<(), Error> {
         self.symbols.clear();
+        self.symbols.try_reserve(piece.len())?;
         for c in piece.chars() {
             let symbol = self.tokenizer.model.character_symbol(c);
             if symbol == NONE {
                 // No symbol holds this character: nothing merges over it.
-                self.merge(at)?;
+                self.merge()?;
                 self.symbols.clear();
                 let c = if c == SPACE_MARK { ' ' } else { c };
-                self.fallback(c.encode_utf8(&mut [0; 4]).as_bytes(), at)?;
+                self.fallback(c.encode_utf8(&mut [0; 4]).as_bytes())?;
             } else {
                 self.symbols.push(symbol);
             }
         }
-        self.merge(at)
+        self.merge()
     }
 
     /// Merges `symbols` and appends the ids.
-    fn merge(&mut self, at: usize) -> Result<(), Error> {
+    fn merge(&mut self) -> Result<(), Error> {
         let Tokenizer { model, vocab, .. } = self.tokenizer;
-        model.merges.apply(&mut self.symbols, &mut self.scratch);
+        model.merges.apply(&mut self.symbols, &mut self.scratch)?;
+        self.ids.try_reserve(self.symbols.len())?;
         for i in 0..self.symbols.len() {
             let symbol = self.symbols[i];
             if (symbol as usize) < vocab.len() {
                 self.ids.push(symbol);
             } else {
-                self.fallback(&model.absent_bytes(vocab, symbol), at)?;
+                self.fallback(&model.absent_bytes(vocab, symbol))?;
             }
         }
         Ok(())
     }
 
-    /// Appends a token for each byte, or the unknown token where one of them has none.
-    fn fallback(&mut self, bytes: &[u8], at: usize) -> Result<(), Error> {
-        let Tokenizer { model, vocab, unknown, .. } = self.tokenizer;
+    /// Appends a token for each byte. Where one of them has none, a vocabulary of characters gives the unknown token for all of them;
+    /// a byte-level vocabulary, and one without the unknown token, drops the byte.
+    fn fallback(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let Tokenizer { model, vocab, unknown, dropped, .. } = self.tokenizer;
         let token = |byte: u8| match model.alphabet {
             Alphabet::Bytes => Some(model.byte_symbol(byte)).filter(|symbol| (*symbol as usize) < vocab.len()),
             Alphabet::Characters => vocab.bytes[byte as usize],
         };
         let before = self.ids.len();
+        self.ids.try_reserve(bytes.len())?;
         for &byte in bytes {
             match (token(byte), unknown) {
                 (Some(id), _) => self.ids.push(id),
@@ -256,7 +268,7 @@ impl<'a> Encoder<'a> {
                     self.ids.push(*unknown);
                     return Ok(());
                 }
-                (None, _) => return Err(Error::Unencodable { byte, offset: at }),
+                (None, _) => dropped.record(byte),
             }
         }
         Ok(())

@@ -51,17 +51,18 @@ pub enum Error {
         /// The number of tokens.
         vocab_size: usize,
     },
-    /// The vocabulary has no token for a byte of the text, and none for unknown text: encoding would lose the byte.
-    #[error("the vocabulary has no token for the byte 0x{byte:02X}, which the text holds in the piece at byte {offset}")]
-    Unencodable {
-        /// The byte.
-        byte: u8,
-        /// Where in the text (counted in bytes) the piece that holds it begins.
-        offset: usize,
-    },
+    /// An allocation that the length of the input decides has failed.
+    #[error("not enough memory to convert between text and tokens")]
+    OutOfMemory,
     /// The caller's check asked to stop.
     #[error("tokenizing was cancelled")]
     Cancelled,
+}
+
+impl From<std::collections::TryReserveError> for Error {
+    fn from(_: std::collections::TryReserveError) -> Self {
+        Self::OutOfMemory
+    }
 }
 
 impl From<fastllm_gguf::Error> for Error {

@@ -2,6 +2,7 @@
 
 use fastllm_gguf::{Array, Metadata};
 
+use super::dropped::Dropped;
 use super::model::Model;
 use super::pretokenize::Pretokenizer;
 use super::special::Specials;
@@ -84,6 +85,7 @@ pub fn load(m: &Metadata) -> Result<Tokenizer, Error> {
         add_bos,
         add_eos,
         warnings,
+        dropped: Dropped::default(),
     })
 }
 

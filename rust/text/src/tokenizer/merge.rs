@@ -2,7 +2,7 @@
 //! merges first, and of equal ranks the leftmost, until none is left.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, TryReserveError};
 
 use foldhash::fast::RandomState;
 
@@ -54,10 +54,16 @@ impl Merges {
     }
 
     /// Merges `symbols` in place: at most `u32::MAX - 1` of them, in O(n log n).
-    pub fn apply(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
+    ///
+    /// # Errors
+    /// There is no memory: about 30 bytes for each symbol.
+    pub fn apply(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) -> Result<(), TryReserveError> {
         match symbols.len() {
-            0 | 1 => {}
-            2..=SHORT => self.apply_short(symbols, &mut scratch.pairs),
+            0 | 1 => Ok(()),
+            2..=SHORT => {
+                self.apply_short(symbols, &mut scratch.pairs);
+                Ok(())
+            }
             _ => self.apply_long(symbols, scratch),
         }
     }
@@ -91,23 +97,29 @@ impl Merges {
 
     /// A linked list over the symbols and a heap of (rank, position). Entries are never removed from the heap: one whose pair has
     /// changed no longer has the rank that `pairs` holds for its position, and is passed over.
-    fn apply_long(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
+    fn apply_long(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) -> Result<(), TryReserveError> {
         let Scratch { pairs, next, previous, queue } = scratch;
         let n = symbols.len();
         assert!(n < END as usize, "positions are 32 bits");
         pairs.clear();
+        pairs.try_reserve(n)?;
         pairs.extend(symbols.windows(2).map(|w| self.pair(w[0], w[1])));
         pairs.push(NEVER);
         next.clear();
+        next.try_reserve(n)?;
         next.extend(1..n as u32);
         next.push(END);
         previous.clear();
+        previous.try_reserve(n)?;
         previous.push(END);
         previous.extend(0..n as u32 - 1);
         let entry = |rank: u32, at: u32| Reverse(u64::from(rank) << 32 | u64::from(at));
         queue.clear();
+        queue.try_reserve(n)?;
         queue.extend((0..n).filter(|&i| pairs[i].rank != NEVER.rank).map(|i| entry(pairs[i].rank, i as u32)));
         while let Some(Reverse(top)) = queue.pop() {
+            // A merge makes at most two new pairs.
+            queue.try_reserve(2)?;
             let (rank, at) = ((top >> 32) as u32, top as u32);
             let pair = pairs[at as usize];
             if pair.rank != rank {
@@ -147,6 +159,7 @@ impl Merges {
         if n > 1 << 20 {
             *scratch = Scratch::default();
         }
+        Ok(())
     }
 }
 
@@ -180,11 +193,11 @@ mod tests {
             let expected = reference(&rules, &symbols);
             let mut scratch = Scratch::default();
             let mut short = symbols.clone();
-            merges.apply(&mut short, &mut scratch);
+            prop_assert_eq!(merges.apply(&mut short, &mut scratch), Ok(()));
             prop_assert_eq!(&short, &expected);
             if symbols.len() > 1 {
                 let mut long = symbols;
-                merges.apply_long(&mut long, &mut scratch);
+                prop_assert_eq!(merges.apply_long(&mut long, &mut scratch), Ok(()));
                 prop_assert_eq!(&long, &expected);
             }
         }

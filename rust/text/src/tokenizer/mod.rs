@@ -4,8 +4,8 @@
 //! (`tokenizer.ggml.model` = `gpt2`), SentencePiece (`llama`) and byte-pair encoding over characters (`gemma4`).
 //!
 //! **What is lost, and what is not.** Byte-level vocabularies that have all 256 bytes return every text unchanged. Some lack a few
-//! control characters (falcon, starcoder): encoding such a text is an error ([`Error::Unencodable`]), never a silent loss. The other
-//! kinds write spaces as ▁ (U+2581), so that a ▁ of the text returns as a space; a character without token becomes one token for
+//! control characters (falcon, starcoder): such bytes are dropped, as the tokenizers of these models do, and
+//! [`Tokenizer::take_dropped`] reports the first one. The other kinds write spaces as ▁ (U+2581), so that a ▁ of the text returns as a space; a character without token becomes one token for
 //! each of its bytes and returns unchanged, or, where the vocabulary lacks these, the unknown token. Nothing is normalised: neither
 //! NFC nor NFKC, no folding of white space. Decoding does not tidy up spaces before punctuation.
 //!
@@ -15,6 +15,7 @@
 //! **Time** is O(n log n) in the text and linear in the file, whatever they hold: some 20 to 80 MB/s for ordinary text, more than
 //! 1 MB/s for a text that is a single word. **Memory** is that of the ids, and about 30 bytes for each byte of the longest piece.
 
+mod dropped;
 mod encode;
 mod error;
 mod load;
@@ -36,6 +37,7 @@ pub use error::Error;
 pub use stream::StreamDecoder;
 pub use vocab::TokenKind;
 
+use dropped::Dropped;
 use model::Model;
 use pretokenize::Pretokenizer;
 use special::Specials;
@@ -77,6 +79,7 @@ pub struct Tokenizer {
     /// A run of line feeds that is a token is that token, whatever the merges say.
     whole_newline_runs: bool,
     warnings: Vec<String>,
+    dropped: Dropped,
 }
 
 impl Tokenizer {
@@ -92,7 +95,7 @@ impl Tokenizer {
     /// The ids of `text`. Empty text has none, apart from BOS and EOS.
     ///
     /// # Errors
-    /// [`Error::Unencodable`] where the vocabulary lacks a byte, [`Error::TooLarge`] from 4 GiB of text on.
+    /// [`Error::TooLarge`] from 4 GiB of text on, [`Error::OutOfMemory`].
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, Error> {
         self.encode_while(text, options, |_| true)
     }
@@ -112,11 +115,14 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode_while`](Self::encode_while).
     pub fn encode_guarded(&self, text: &str, guard: char, mut go_on: impl FnMut(usize) -> bool) -> Result<Vec<u32>, Error> {
-        let plain = text.replace(guard, "");
+        let mut plain = String::new();
+        plain.try_reserve_exact(text.len())?;
+        plain.extend(text.split(guard));
         let mut spans = Vec::new();
         let mut start = 0;
         self.specials.split(text, true, &mut |_, part, id| {
             let end = start + if id.is_some() { part.len() } else { part.len() - part.matches(guard).count() * guard.len_utf8() };
+            spans.try_reserve(1)?;
             spans.extend(id.map(|id| encode::Span { start, end, id }));
             start = end;
             Ok(())
@@ -155,9 +161,10 @@ impl Tokenizer {
     /// With `skip_special`, control and unknown tokens are left out, otherwise they are their texts.
     ///
     /// # Errors
-    /// [`Error::UnknownId`] for an id beyond the vocabulary.
+    /// [`Error::UnknownId`] for an id beyond the vocabulary, [`Error::OutOfMemory`].
     pub fn decode_bytes(&self, ids: &[u32], skip_special: bool) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        let mut bytes = Vec::new();
+        bytes.try_reserve(ids.len().saturating_mul(4))?;
         let mut after_special = true;
         for &id in ids {
             self.append_bytes(id, skip_special, &mut after_special, &mut bytes)?;
@@ -168,16 +175,26 @@ impl Tokenizer {
     /// As [`decode_bytes`](Self::decode_bytes), as text: bytes that are not UTF-8 become U+FFFD, as in [`String::from_utf8_lossy`].
     ///
     /// # Errors
-    /// [`Error::UnknownId`] for an id beyond the vocabulary.
+    /// As [`decode_bytes`](Self::decode_bytes).
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
-        let bytes = self.decode_bytes(ids, skip_special)?;
-        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+        let bytes = match String::from_utf8(self.decode_bytes(ids, skip_special)?) {
+            Ok(text) => return Ok(text),
+            Err(error) => error.into_bytes(),
+        };
+        let mut text = String::new();
+        for chunk in bytes.utf8_chunks() {
+            text.try_reserve(chunk.valid().len() + char::REPLACEMENT_CHARACTER.len_utf8())?;
+            text.push_str(chunk.valid());
+            text.extend((!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER));
+        }
+        Ok(text)
     }
 
     /// Appends the bytes of `id`. `after_special` is the state between calls: whether a text begins here.
     fn append_bytes(&self, id: u32, skip_special: bool, after_special: &mut bool, out: &mut Vec<u8>) -> Result<(), Error> {
         let unknown = Error::UnknownId { id, vocab_size: self.vocab.len() };
         let (Some(kind), Some(piece)) = (self.vocab.kind(id), self.vocab.piece(id)) else { return Err(unknown) };
+        out.try_reserve(piece.len())?;
         if self.starts_text(id) {
             *after_special = true;
             if !(skip_special && kind.is_special()) {
@@ -249,6 +266,11 @@ impl Tokenizer {
     /// Whether encoding with `add_special` ends with EOS.
     pub fn add_eos(&self) -> bool {
         self.add_eos && self.eos.is_some()
+    }
+
+    /// The first byte that encoding has dropped because the vocabulary lacks it; each tokenizer reports one, once.
+    pub fn take_dropped(&self) -> Option<u8> {
+        self.dropped.take()
     }
 
     /// What about the file may make the tokenizer differ from the model's own.

@@ -89,7 +89,8 @@ fn empty_vocabularies_encode_nothing() {
     for model in ["gpt2", "llama", "gemma4"] {
         let tokenizer = File::new(model, &[]).with("merges", strings(&[])).load().expect("loads");
         assert_eq!(tokenizer.encode("", PLAIN), Ok(vec![]));
-        assert!(matches!(tokenizer.encode("x", PLAIN), Err(Error::Unencodable { byte: b'x' | b' ', .. })), "{model}");
+        assert_eq!(tokenizer.encode("x", PLAIN), Ok(vec![]), "{model}");
+        assert!(matches!(tokenizer.take_dropped(), Some(b'x' | b' ')), "{model}");
     }
 }
 
@@ -100,7 +101,24 @@ fn merges_of_absent_tokens_fall_back_to_bytes() {
     let tokenizer = file.load().expect("loads");
     assert_eq!(tokenizer.encode("abc", PLAIN), Ok(vec![3]));
     assert_eq!(tokenizer.encode("abab", PLAIN), Ok(vec![0, 1, 0, 1]));
-    assert_eq!(tokenizer.encode("xyz", PLAIN), Err(Error::Unencodable { byte: b'x', offset: 0 }));
+    assert_eq!(tokenizer.encode("xyzabc", PLAIN), Ok(vec![3]));
+    assert_eq!(tokenizer.take_dropped(), Some(b'x'));
+}
+
+#[test]
+fn bytes_that_the_vocabulary_lacks_are_dropped_and_reported_once() {
+    let tokenizer = File::bpe(&["a", "b", "ab"], &["a b"]).load().expect("loads");
+    assert_eq!(tokenizer.encode("ab", PLAIN), Ok(vec![2]));
+    assert_eq!(tokenizer.take_dropped(), None);
+    // As in Hugging Face's tokenizers, what stands on both sides of a dropped byte merges.
+    assert_eq!(tokenizer.encode("a\u{1}b\u{2}a", PLAIN), Ok(vec![0, 1, 0]));
+    assert_eq!(tokenizer.encode("aéb", PLAIN), Ok(vec![2]));
+    assert_eq!(tokenizer.take_dropped(), Some(1));
+    assert_eq!(tokenizer.encode("\u{3}", PLAIN), Ok(vec![]));
+    assert_eq!(tokenizer.take_dropped(), None);
+    // The unknown token is for vocabularies of characters.
+    let unknown = File::bpe(&["<unk>", "a"], &[]).with("unknown_token_id", 0u32).load().expect("loads");
+    assert_eq!(unknown.encode("aé", PLAIN), Ok(vec![1]));
 }
 
 #[test]
@@ -127,7 +145,9 @@ fn control_tokens_never_come_from_plain_text() {
 #[test]
 fn text_without_byte_tokens_is_the_unknown_token() {
     let file = File::new("llama", &["<unk>", "▁", "a"]).with("token_type", kinds(&[2, 1, 1]));
-    assert!(matches!(file.load().expect("loads").encode("aé", PLAIN), Err(Error::Unencodable { byte: 0xc3, offset: 0 })));
+    let without = file.load().expect("loads");
+    assert_eq!(without.encode("aé a", PLAIN), Ok(vec![1, 2, 1, 2]));
+    assert_eq!(without.take_dropped(), Some(0xc3));
     let tokenizer = file.with("unknown_token_id", 0u32).load().expect("loads");
     assert_eq!(tokenizer.encode("aé a", PLAIN), Ok(vec![1, 2, 0, 1, 2]));
 }
