@@ -1,9 +1,11 @@
 //! Command R and R+: "command-r". Attention and feed-forward network read the same norm.
-use super::Header;
+use super::{Family, Header, When};
 use crate::ModelError;
 use crate::config::{Config, NormNames, Pairing, QkNorm, Wiring};
 
-pub fn config(header: &Header) -> Result<Config, ModelError> {
+pub const FAMILY: Family = Family { harmless: &[("use_parallel_residual", When::Is(&[1.0]))], ..Family::new("command-r", config) };
+
+fn config(header: &Header) -> Result<Config, ModelError> {
     let mut attention = header.attention()?;
     // Command R+ only.
     if header.first_layer_has("attn_q_norm") {

@@ -1,10 +1,12 @@
 //! DeepSeek-MoE and the first DeepSeek: "deepseek". Llama with many small experts, some shared by all tokens, after a few dense layers.
-use super::Header;
 use super::common::{MOST, WIDEST};
+use super::{Family, Header};
 use crate::ModelError;
 use crate::config::{Config, ExpertsConfig, FeedForwardConfig, Pairing, SharedExpert};
 
-pub fn config(header: &Header) -> Result<Config, ModelError> {
+pub const FAMILY: Family = Family::new("deepseek", config);
+
+fn config(header: &Header) -> Result<Config, ModelError> {
     let attention = header.attention()?;
     let rope = header.rope(Pairing::Interleaved, attention.dim_k)?;
     let mut config = header.decoder(header.rms_norm()?, attention, rope, header.dense()?)?;
@@ -14,13 +16,9 @@ pub fn config(header: &Header) -> Result<Config, ModelError> {
 
 /// The experts, with the shared ones as one network.
 pub fn experts(header: &Header) -> Result<ExpertsConfig, ModelError> {
-    let (keys, width) = (&header.keys, header.expert_width()?);
-    let shared = keys.optional_count("expert_shared_count", MOST)?;
-    Ok(ExpertsConfig {
-        scale: keys.positive("expert_weights_scale")?.unwrap_or(1.0),
-        shared: shared.map(|n| SharedExpert { width: n * width, gated: false }),
-        ..header.experts(width)?
-    })
+    let width = header.expert_width()?;
+    let shared = header.keys.optional_count("expert_shared_count", MOST)?;
+    Ok(ExpertsConfig { shared: shared.map(|n| SharedExpert { width: n * width, gated: false }), ..header.experts(width, false)? })
 }
 
 /// Gives experts to all layers but the first few.

@@ -2,20 +2,35 @@
 //!
 //! Groups of experts are ranked as in the original models: by their best expert in V2 (softmax), by the sum of the best two in V3 (sigmoid).
 use super::common::{LONGEST, MOST, WIDEST};
-use super::{Header, deepseek};
+use super::{Family, Header, When, deepseek};
 use crate::ModelError;
-use crate::config::{AttentionConfig, Config, ExpertGroups, ExpertsConfig, Gating, LatentConfig, Pairing, QkNorm};
+use crate::config::{AttentionConfig, Config, ExpertGroups, ExpertsConfig, Gating, LatentConfig, Pairing, QkNorm, RopeScaling};
 use crate::error::invalid;
 use fastllm_kernels::attention::MAX_HEAD;
+use fastllm_kernels::rope::yarn_mscale;
 
-pub fn config(header: &Header) -> Result<Config, ModelError> {
+/// Of a compressed head, `attention.key_length` and `value_length` are what the cache holds, which follows from other keys.
+pub const FAMILY: Family = Family {
+    harmless: &[
+        ("attention.key_length", When::Always),
+        ("attention.value_length", When::Always),
+        ("attention.head_count_kv", When::Always),
+        ("expert_group_used_count", When::Is(&[0.0, 1.0])),
+    ],
+    // Some files hold both layouts of the matrices that make keys and values from the compressed vector.
+    harmless_tensors: &["attn_kv_b.weight"],
+    ..Family::new("deepseek2", config)
+};
+
+fn config(header: &Header) -> Result<Config, ModelError> {
     let keys = &header.keys;
     let (mut attention, rotated) = attention(header)?;
     let mut rope = header.rope(Pairing::Interleaved, rotated)?;
     // With this key YaRN's factor acts on the scores instead of cosines and sines.
-    if let (Some(m), Some(factor)) = (keys.positive("rope.scaling.yarn_log_multiplier")?, keys.positive("rope.scaling.factor")?) {
+    let multiplier = keys.factor("rope.scaling.yarn_log_multiplier")?;
+    if let (Some(m), &RopeScaling::Yarn { factor, .. }) = (multiplier, &rope.scaling) {
         attention.scale *= (1.0 + m * factor.max(1.0).ln()).powi(2);
-        rope.magnitude = 1.0;
+        rope.magnitude /= yarn_mscale(f64::from(factor), 1.0);
     }
     let mut config = header.decoder(header.rms_norm()?, attention, rope, header.dense()?)?;
     deepseek::sparse(header, &mut config, experts(header)?)?;
@@ -25,7 +40,7 @@ pub fn config(header: &Header) -> Result<Config, ModelError> {
 /// Attention, and how many channels of a query head rotate.
 fn attention(header: &Header) -> Result<(AttentionConfig, usize), ModelError> {
     let keys = &header.keys;
-    let heads = keys.required("attention.head_count", MOST)?;
+    let heads = header.heads()?;
     let rank = keys.required("attention.kv_lora_rank", MAX_HEAD)?;
     let rope = keys.required("rope.dimension_count", MAX_HEAD)?;
     // Older files give the sizes of a head under the plain names.
@@ -66,7 +81,6 @@ fn experts(header: &Header) -> Result<ExpertsConfig, ModelError> {
     };
     let biased = (0..MOST).find(|i| header.tensors.has(&format!("blk.{i}.ffn_gate_inp.weight")));
     experts.choice_bias = biased.is_some_and(|i| header.tensors.has(&format!("blk.{i}.exp_probs_b.bias")));
-    experts.normalise = keys.flag("expert_weights_norm")?.unwrap_or(false);
     experts.gating = gating;
     experts.groups = groups(header, &experts)?;
     Ok(experts)

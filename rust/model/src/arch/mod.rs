@@ -13,58 +13,84 @@ mod olmo2;
 mod phi3;
 mod qwen;
 mod qwen3next;
+mod understood;
 
 use crate::ModelError;
 use crate::config::Config;
 use crate::error::quoted;
-use crate::weights::{Declared, Tensors, Weights};
+use crate::weights::{Declared, Tensors, Used, Weights};
+use common::Blocks;
 use fastllm_gguf::GgufFile;
 use keys::Keys;
+use understood::When;
 
-/// A family: metadata to configuration.
-type Family = fn(&Header) -> Result<Config, ModelError>;
+/// A family of models.
+struct Family {
+    /// `general.architecture`.
+    name: &'static str,
+    /// Metadata to configuration. The keys that it reads are those that it understands.
+    config: fn(&Header) -> Result<Config, ModelError>,
+    /// Keys that it need not read, and when they change nothing: those of its own, before the list for all families in [`understood`].
+    harmless: &'static [(&'static str, When)],
+    /// Tensors that may be left over, without `blk.{i}.`.
+    harmless_tensors: &'static [&'static str],
+}
+
+impl Family {
+    /// A family without lists of its own.
+    const fn new(name: &'static str, config: fn(&Header) -> Result<Config, ModelError>) -> Family {
+        Family { name, config, harmless: &[], harmless_tensors: &[] }
+    }
+}
 
 /// The architectures that run.
-const FAMILIES: &[(&str, Family)] = &[
-    ("command-r", command_r::config),
-    ("deepseek", deepseek::config),
-    ("deepseek2", deepseek2::config),
-    ("falcon", falcon::config),
-    ("gemma", gemma::gemma),
-    ("gemma2", gemma::gemma2),
-    ("gemma3", gemma::gemma3),
-    ("gpt-oss", gpt_oss::config),
-    ("granite", granite::config),
-    ("llama", llama::config),
-    ("olmo2", olmo2::config),
-    ("phi3", phi3::config),
-    ("qwen2", qwen::qwen2),
-    ("qwen2moe", qwen::qwen2moe),
-    ("qwen3", qwen::qwen3),
-    ("qwen3moe", qwen::qwen3moe),
-    ("qwen3next", qwen3next::config),
+const FAMILIES: &[Family] = &[
+    command_r::FAMILY,
+    deepseek::FAMILY,
+    deepseek2::FAMILY,
+    falcon::FAMILY,
+    gemma::GEMMA,
+    gemma::GEMMA2,
+    gemma::GEMMA3,
+    gpt_oss::FAMILY,
+    granite::FAMILY,
+    llama::FAMILY,
+    olmo2::FAMILY,
+    phi3::FAMILY,
+    qwen::QWEN2,
+    qwen::QWEN2MOE,
+    qwen::QWEN3,
+    qwen::QWEN3MOE,
+    qwen3next::FAMILY,
 ];
 
 /// What a family reads.
 struct Header<'a> {
     keys: Keys<'a>,
     tensors: Tensors<'a>,
+    blocks: Blocks,
     /// Positions that were asked for.
     context_length: Option<usize>,
 }
 
-/// Reads the configuration and declares the weights of a file, checking them against each other. `context_length` is what was asked for:
-/// some families depend on it.
+/// Reads the configuration and declares the weights of a file, checking them against each other, and that nothing is left over which
+/// could change the result. `context_length` is what was asked for: some families depend on it.
 pub fn declare(file: &GgufFile, context_length: Option<usize>) -> Result<(Config, Weights<Declared>), ModelError> {
     let Some(name) = file.metadata().str("general.architecture")? else {
         return Err(ModelError::Invalid("the file has no key general.architecture: it holds no model".to_owned()));
     };
-    let Some((arch, family)) = FAMILIES.iter().find(|(arch, _)| *arch == name) else {
+    understood::check_general(file)?;
+    let Some(family) = FAMILIES.iter().find(|family| family.name == name) else {
         return Err(ModelError::Unsupported(unknown(name)));
     };
-    let tensors = Tensors::new(file);
-    let config = family(&Header { keys: Keys { metadata: file.metadata(), arch }, tensors, context_length })?;
+    let (keys, used) = (Keys::new(file.metadata(), family.name), Used::default());
+    let tensors = Tensors::new(file, &used);
+    let header = Header { blocks: common::blocks(&keys, tensors)?, keys, tensors, context_length };
+    let config = (family.config)(&header)?;
+    let positions = config.context_length.max(context_length.unwrap_or(0));
+    understood::check_keys(&header.keys, family, config.activation, positions)?;
     let weights = tensors.decoder(&config)?;
+    understood::check_tensors(file, tensors, family, &header.blocks)?;
     Ok((config, weights))
 }
 
@@ -74,7 +100,7 @@ fn unknown(name: &str) -> String {
         let common = known.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
         common >= 4 || distance(known, name) <= 2
     };
-    let all: Vec<&str> = FAMILIES.iter().map(|(known, _)| *known).collect();
+    let all: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
     let near: Vec<&str> = all.iter().copied().filter(alike).collect();
     let near = if near.is_empty() { String::new() } else { format!("; near to it are: {}", near.join(", ")) };
     format!("architecture {} is not supported{near}; supported are: {}", quoted(name), all.join(", "))

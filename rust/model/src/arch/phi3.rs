@@ -3,14 +3,16 @@
 //! LongRoPE (Ding et al., 2024) divides the frequencies by one of two lists of factors: the short one for contexts up to the original
 //! length, the long one beyond. The choice is made once, by the context length that was asked for, so that a sequence does not change its
 //! rotation when it grows.
-use super::Header;
-use super::common::LONGEST;
+use super::common::{LONGEST, set_windows};
+use super::{Family, Header};
 use crate::ModelError;
 use crate::config::{Config, Pairing, RopeScaling};
 
-pub fn config(header: &Header) -> Result<Config, ModelError> {
-    let mut attention = header.attention()?;
-    attention.window = header.window()?;
+pub const FAMILY: Family =
+    Family { harmless_tensors: &["rope_factors_long.weight", "rope_factors_short.weight"], ..Family::new("phi3", config) };
+
+fn config(header: &Header) -> Result<Config, ModelError> {
+    let attention = header.attention()?;
     let mut rope = header.rope(Pairing::Halves, attention.dim_k)?;
     if header.tensors.has("rope_factors_long.weight") {
         let keys = &header.keys;
@@ -21,7 +23,8 @@ pub fn config(header: &Header) -> Result<Config, ModelError> {
         };
         let name = if asked > original { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
         rope.scaling = RopeScaling::Divisors(name);
-        rope.magnitude = f64::from(keys.positive("rope.scaling.attn_factor")?.unwrap_or(1.0));
     }
-    header.decoder(header.rms_norm()?, attention, rope, header.dense()?)
+    let mut config = header.decoder(header.rms_norm()?, attention, rope, header.dense()?)?;
+    set_windows(&mut config, &header.windows(0)?);
+    Ok(config)
 }

@@ -1,29 +1,38 @@
 //! Qwen 1.5 to 3, dense and with experts: "qwen2", "qwen2moe", "qwen3", "qwen3moe".
 //!
 //! Qwen 2 has biases on queries, keys and values; Qwen 3 has norms of their heads instead.
-use super::Header;
 use super::common::WIDEST;
+use super::{Family, Header, When};
 use crate::ModelError;
 use crate::config::{Config, ExpertsConfig, FeedForwardConfig, Pairing, QkNorm, SharedExpert};
 
-pub fn qwen2(header: &Header) -> Result<Config, ModelError> {
+pub const QWEN2: Family = Family::new("qwen2", qwen2);
+pub const QWEN2MOE: Family =
+    Family { harmless: &[DENSE_WIDTH, ("expert_shared_count", When::Is(&[0.0, 1.0]))], ..Family::new("qwen2moe", qwen2moe) };
+pub const QWEN3: Family = Family::new("qwen3", qwen3);
+pub const QWEN3MOE: Family = Family { harmless: &[DENSE_WIDTH], ..Family::new("qwen3moe", qwen3moe) };
+
+/// The width of dense layers, of which there are none.
+pub const DENSE_WIDTH: (&str, When) = ("feed_forward_length", When::Always);
+
+fn qwen2(header: &Header) -> Result<Config, ModelError> {
     decoder(header, QkNorm::None, header.dense()?)
 }
 
-pub fn qwen3(header: &Header) -> Result<Config, ModelError> {
+fn qwen3(header: &Header) -> Result<Config, ModelError> {
     decoder(header, QkNorm::Head, header.dense()?)
 }
 
 /// The weights of the chosen experts are not renormalised; the shared expert has a gate of its own.
-pub fn qwen2moe(header: &Header) -> Result<Config, ModelError> {
+fn qwen2moe(header: &Header) -> Result<Config, ModelError> {
     let width = header.keys.required("expert_shared_feed_forward_length", WIDEST)?;
     let shared = Some(SharedExpert { width, gated: true });
-    let experts = ExpertsConfig { shared, ..header.experts(header.expert_width()?)? };
+    let experts = ExpertsConfig { shared, ..header.experts(header.expert_width()?, false)? };
     decoder(header, QkNorm::None, FeedForwardConfig::Experts(experts))
 }
 
-pub fn qwen3moe(header: &Header) -> Result<Config, ModelError> {
-    let experts = ExpertsConfig { normalise: true, ..header.experts(header.expert_width()?)? };
+fn qwen3moe(header: &Header) -> Result<Config, ModelError> {
+    let experts = header.experts(header.expert_width()?, true)?;
     decoder(header, QkNorm::Head, FeedForwardConfig::Experts(experts))
 }
 

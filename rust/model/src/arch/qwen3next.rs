@@ -1,12 +1,16 @@
 //! Qwen3-Next: "qwen3next". Three layers with a gated delta net, then one with gated attention; experts everywhere.
-use super::Header;
-use super::common::{MOST, WIDEST};
+use super::common::{Blocks, MOST, WIDEST};
+use super::qwen::DENSE_WIDTH;
+use super::{Family, Header, When};
 use crate::ModelError;
 use crate::config::{Config, DeltaNetConfig, ExpertsConfig, FeedForwardConfig, Mixer, NormNames, Pairing, QkNorm, SharedExpert};
 use crate::error::invalid;
 use fastllm_kernels::attention::MAX_HEAD;
 
-pub fn config(header: &Header) -> Result<Config, ModelError> {
+pub const FAMILY: Family =
+    Family { harmless: &[DENSE_WIDTH, ("expert_shared_count", When::Is(&[0.0, 1.0]))], ..Family::new("qwen3next", config) };
+
+fn config(header: &Header) -> Result<Config, ModelError> {
     let keys = &header.keys;
     let mut attention = header.attention()?;
     if attention.dim_k != attention.dim_v {
@@ -15,18 +19,26 @@ pub fn config(header: &Header) -> Result<Config, ModelError> {
     (attention.qk_norm, attention.gated) = (QkNorm::Head, true);
     let rope = header.rope(Pairing::Halves, attention.dim_k)?;
     let width = keys.required("expert_shared_feed_forward_length", WIDEST)?;
-    let experts =
-        ExpertsConfig { normalise: true, shared: Some(SharedExpert { width, gated: true }), ..header.experts(header.expert_width()?)? };
+    let shared = Some(SharedExpert { width, gated: true });
+    let experts = ExpertsConfig { shared, ..header.experts(header.expert_width()?, true)? };
     let mut config = header.decoder(header.rms_norm()?, attention, rope, FeedForwardConfig::Experts(experts))?;
-    let interval = keys.count("full_attention_interval", MOST)?.unwrap_or(4);
+    let recurrent = recurrent_layers(header)?;
     let delta_net = delta_net(header)?;
-    for (i, layer) in config.layers.iter_mut().enumerate() {
+    for (layer, recurrent) in config.layers.iter_mut().zip(recurrent) {
         layer.norms = NormNames { feed_forward: Some("post_attention_norm"), ..NormNames::PRE };
-        if (i + 1) % interval != 0 {
+        if recurrent {
             layer.mixer = Mixer::DeltaNet(delta_net);
         }
     }
     Ok(config)
+}
+
+/// Which layers are recurrent: those of an array, or all but the last of each interval.
+pub fn recurrent_layers(header: &Header) -> Result<Vec<bool>, ModelError> {
+    let Blocks { layers, count } = header.blocks;
+    let interval = header.keys.count("full_attention_interval", MOST)?.unwrap_or(4);
+    let stated = header.keys.flags("attention.recurrent_layers", layers, count)?;
+    Ok(stated.unwrap_or_else(|| (0..layers).map(|i| (i + 1) % interval != 0).collect()))
 }
 
 /// The keys have the names of another recurrence, Mamba's.

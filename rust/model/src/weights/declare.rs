@@ -2,7 +2,8 @@
 use super::{Attention, Declared, DeltaNet, Experts, FeedForward, Heads, Latent, Layer, Mlp, Norm, Projection, Shared, Tensors, Weights};
 use crate::ModelError;
 use crate::config::{
-    AttentionConfig, Config, DeltaNetConfig, ExpertsConfig, FeedForwardConfig, LatentConfig, LayerConfig, Mixer, QkNorm, RopeScaling,
+    AttentionConfig, Config, DeltaNetConfig, ExpertsConfig, FeedForwardConfig, LatentConfig, LayerConfig, Mixer, NormKind, QkNorm,
+    RopeScaling,
 };
 
 impl Tensors<'_> {
@@ -16,7 +17,7 @@ impl Tensors<'_> {
         Ok(Weights {
             embedding: self.matrix("token_embd.weight", vocab, hidden)?,
             output: self.optional("output.weight", |name| self.matrix(name, vocab, hidden))?,
-            output_norm: self.norm("output_norm", hidden)?,
+            output_norm: self.norm("output_norm", hidden, config.norm.kind)?,
             rope_divisors: divisors.transpose()?,
             layers: config.layers.iter().enumerate().map(|(i, l)| self.layer(i, l, config)).collect::<Result<_, _>>()?,
         })
@@ -26,7 +27,7 @@ impl Tensors<'_> {
         let hidden = model.hidden;
         let norms = &config.norms;
         let name = |part: &str| format!("blk.{i}.{part}");
-        let norm = |of: Option<&str>| of.map(|part| self.norm(&name(part), hidden)).transpose();
+        let norm = |of: Option<&str>| of.map(|part| self.norm(&name(part), hidden, model.norm.kind)).transpose();
         Ok(Layer {
             attention_norm: norm(norms.attention)?,
             attention: match &config.mixer {
@@ -86,7 +87,8 @@ impl Tensors<'_> {
         let q_rows = a.heads * (nope + rope);
         let (q_a, q_b) = match q_rank {
             Some(q_rank) => {
-                let q_a = (self.matrix(&name("attn_q_a.weight"), q_rank, hidden)?, self.norm(&name("attn_q_a_norm"), q_rank)?);
+                let q_a =
+                    (self.matrix(&name("attn_q_a.weight"), q_rank, hidden)?, self.norm(&name("attn_q_a_norm"), q_rank, NormKind::Rms)?);
                 (Some(q_a), self.matrix(&name("attn_q_b.weight"), q_rows, q_rank)?)
             }
             None => (None, self.matrix(&name("attn_q.weight"), q_rows, hidden)?),
@@ -100,7 +102,7 @@ impl Tensors<'_> {
             (self.stack(&name("attn_k_b.weight"), a.heads, rank, nope)?, self.stack(&name("attn_v_b.weight"), a.heads, value, rank)?)
         };
         let (kv_a, kv_a_norm) =
-            (self.matrix(&name("attn_kv_a_mqa.weight"), rank + rope, hidden)?, self.norm(&name("attn_kv_a_norm"), rank)?);
+            (self.matrix(&name("attn_kv_a_mqa.weight"), rank + rope, hidden)?, self.norm(&name("attn_kv_a_norm"), rank, NormKind::Rms)?);
         Ok(Latent { q_a, q_b, kv_a, kv_a_norm, k_b, v_b })
     }
 
@@ -112,7 +114,7 @@ impl Tensors<'_> {
             convolution: self.vectors(&name("ssm_conv1d.weight"), d.kernel, d.channels())?,
             decay: self.vector(&name("ssm_a"), d.heads)?,
             time_step: self.vector(&name("ssm_dt.bias"), d.heads)?,
-            norm: self.norm(&name("ssm_norm"), d.dim_v)?,
+            norm: self.norm(&name("ssm_norm"), d.dim_v, NormKind::Rms)?,
         })
     }
 

@@ -4,7 +4,7 @@ mod load;
 mod tensors;
 
 pub use load::Load;
-pub(crate) use tensors::Tensors;
+pub(crate) use tensors::{Tensors, Used};
 
 use crate::config::ExpertsConfig;
 use fastllm_gguf::TensorInfo;

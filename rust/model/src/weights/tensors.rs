@@ -1,21 +1,39 @@
 //! Looks tensors up by name and checks their shapes and types.
 use super::{Declared, MatrixInfo, Norm, Projection, RowsOf, VectorInfo};
 use crate::ModelError;
+use crate::config::NormKind;
 use crate::error::invalid;
 use fastllm_gguf::{GgufFile, TensorInfo};
 use fastllm_kernels::linear::{Linear, WeightType};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ops::Range;
+
+/// Which tensors weights were declared from: where each lies (its file and its offset there, which no two share), and whether it holds
+/// matrices.
+#[derive(Debug, Default)]
+pub struct Used(RefCell<HashMap<(usize, u64), bool>>);
 
 /// The tensors of a file.
 #[derive(Clone, Copy)]
 pub struct Tensors<'a> {
     file: &'a GgufFile,
+    used: &'a Used,
 }
 
 impl<'a> Tensors<'a> {
-    /// The tensors of a file.
-    pub fn new(file: &'a GgufFile) -> Self {
-        Tensors { file }
+    /// The tensors of a file, which are noted in `used` when weights are declared from them.
+    pub fn new(file: &'a GgufFile, used: &'a Used) -> Self {
+        Tensors { file, used }
+    }
+
+    /// Whether weights were declared from a tensor, and if so, whether they are matrices.
+    pub fn used(self, t: &TensorInfo) -> Option<bool> {
+        self.used.0.borrow().get(&(t.file, t.offset)).copied()
+    }
+
+    fn note(self, t: &TensorInfo, matrix: bool) {
+        self.used.0.borrow_mut().insert((t.file, t.offset), matrix);
     }
 
     /// Number of tensors.
@@ -70,7 +88,8 @@ impl<'a> Tensors<'a> {
     }
 
     /// Rows of a tensor as some matrices of `rows` rows each, which start at `first`; the rows of all lie in the tensor.
-    fn pack(tensor: &TensorInfo, rows: usize, cols: usize, first: impl Iterator<Item = usize>) -> Result<MatrixInfo, ModelError> {
+    fn pack(self, tensor: &TensorInfo, rows: usize, cols: usize, first: impl Iterator<Item = usize>) -> Result<MatrixInfo, ModelError> {
+        self.note(tensor, true);
         let sources: Vec<RowsOf> = first.map(|first| RowsOf { tensor: tensor.clone(), first }).collect();
         let kind = Self::kind(tensor, cols, rows, sources.len())?;
         Ok(MatrixInfo { sources, kind, rows, cols, transposed: None })
@@ -84,7 +103,7 @@ impl<'a> Tensors<'a> {
     /// Some of the `total` rows of a tensor.
     pub fn rows_of(self, name: &str, total: usize, rows: Range<usize>, cols: usize) -> Result<MatrixInfo, ModelError> {
         debug_assert!(rows.end <= total);
-        Self::pack(self.check(name, &[cols, total])?, rows.len(), cols, std::iter::once(rows.start))
+        self.pack(self.check(name, &[cols, total])?, rows.len(), cols, std::iter::once(rows.start))
     }
 
     /// `count` matrices in one tensor `[cols, rows, count]`.
@@ -96,7 +115,7 @@ impl<'a> Tensors<'a> {
     pub fn stack_of(self, name: &str, count: usize, total: usize, rows: Range<usize>, cols: usize) -> Result<MatrixInfo, ModelError> {
         debug_assert!(rows.end <= total);
         let tensor = self.check(name, &[cols, total, count])?;
-        Self::pack(tensor, rows.len(), cols, (0..count).map(|i| i * total + rows.start))
+        self.pack(tensor, rows.len(), cols, (0..count).map(|i| i * total + rows.start))
     }
 
     /// `count` matrices in one tensor each.
@@ -124,7 +143,7 @@ impl<'a> Tensors<'a> {
     pub fn head_rows(self, name: &str, heads: usize, total: usize, rows: Range<usize>, cols: usize) -> Result<MatrixInfo, ModelError> {
         debug_assert!(rows.end <= total);
         let tensor = self.check(name, &[cols, heads * total])?;
-        Self::pack(tensor, rows.len(), cols, (0..heads).map(|i| i * total + rows.start))
+        self.pack(tensor, rows.len(), cols, (0..heads).map(|i| i * total + rows.start))
     }
 
     /// The transposes of some matrices, as floats: blocks run along rows, so quantized ones are decoded.
@@ -142,6 +161,7 @@ impl<'a> Tensors<'a> {
     /// `len` of the `total` floats of a tensor of the shape `dims`, from `first` on.
     fn floats(self, name: &str, dims: &[usize], part: Range<usize>) -> Result<VectorInfo, ModelError> {
         let tensor = self.check(name, dims)?;
+        self.note(tensor, false);
         match tensor.dtype.name() {
             "f32" | "f16" | "bf16" => Ok(VectorInfo { tensor: tensor.clone(), first: part.start, len: part.len() }),
             dtype => Err(ModelError::Unsupported(format!("the tensor {name} has the type {dtype}, but vectors must be floats"))),
@@ -163,12 +183,13 @@ impl<'a> Tensors<'a> {
         self.has(name).then(|| of(name)).transpose()
     }
 
-    /// `{prefix}.weight` and perhaps `{prefix}.bias`.
-    pub fn norm(self, prefix: &str, len: usize) -> Result<Norm<Declared>, ModelError> {
-        Ok(Norm {
-            weight: self.vector(&format!("{prefix}.weight"), len)?,
-            bias: self.optional(&format!("{prefix}.bias"), |name| self.vector(name, len))?,
-        })
+    /// `{prefix}.weight` and, if norms of this kind have one, perhaps `{prefix}.bias`.
+    pub fn norm(self, prefix: &str, len: usize, kind: NormKind) -> Result<Norm<Declared>, ModelError> {
+        let bias = match kind {
+            NormKind::Rms => None,
+            NormKind::Layer => self.optional(&format!("{prefix}.bias"), |name| self.vector(name, len))?,
+        };
+        Ok(Norm { weight: self.vector(&format!("{prefix}.weight"), len)?, bias })
     }
 
     /// `{prefix}.weight` and perhaps `{prefix}.bias`.
