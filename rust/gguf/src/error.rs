@@ -203,6 +203,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// There is not enough memory.
+    #[error("out of memory: {bytes} bytes could not be allocated for the header of the file")]
+    OutOfMemory {
+        /// Size of the allocation that failed.
+        bytes: usize,
+    },
     /// A read outside a tensor.
     #[error("tensor {name}: read of {len} bytes at {offset}, but it has {bytes} bytes")]
     ReadOutsideTensor {

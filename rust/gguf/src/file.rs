@@ -6,6 +6,7 @@ use crate::convert::len_u64;
 use crate::error::{Error, quoted};
 use crate::header::{Header, Sections};
 use crate::limits;
+use crate::memory;
 use crate::metadata::Metadata;
 use crate::regular_file::{FileStamp, RegularFile};
 use crate::shards;
@@ -145,7 +146,7 @@ fn read_prefix(file: &RegularFile, bytes: &mut Vec<u8>, len: u64) -> Result<(), 
     let have = bytes.len();
     // At most `limits::HEADER_BYTES`, which every supported target can count.
     let len = usize::try_from(len).unwrap_or(usize::MAX);
-    bytes.reserve_exact(len.saturating_sub(have));
+    memory::reserve(bytes, len.saturating_sub(have))?;
     bytes.resize(len, 0);
     let tail = bytes.get_mut(have..).unwrap_or_default();
     file.read_exact_at(tail, len_u64(have), || "read the header".to_owned())

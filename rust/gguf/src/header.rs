@@ -4,6 +4,7 @@ use crate::convert::{align_up, len_u64};
 use crate::cursor::{Cursor, Subject};
 use crate::error::Error;
 use crate::limits;
+use crate::memory;
 use crate::metadata::{Entry, MIN_ENTRY_BYTES, Metadata};
 use crate::sniff;
 use crate::tensor_info::{MIN_INFO_BYTES, RawInfo, TensorInfo, check_disjoint, sort_by_name};
@@ -45,14 +46,14 @@ impl Header {
     /// [`Error::is_truncated`] means that a longer prefix is needed.
     pub fn parse(bytes: &[u8], file_len: u64) -> Result<Self, Error> {
         let sections = Sections::scan(bytes, file_len)?;
-        Self::build(bytes.get(..sections.end).unwrap_or_default().to_vec(), &sections, file_len)
+        Self::build(memory::copy(bytes.get(..sections.end).unwrap_or_default())?, &sections, file_len)
     }
 
     /// Builds the header from exactly its bytes. The syntax was checked by [`Sections::scan`].
     pub(crate) fn build(bytes: Vec<u8>, sections: &Sections, file_len: u64) -> Result<Self, Error> {
         let mut cursor = Cursor::new(&bytes, file_len, sections.start);
         // The scan has met every entry and tensor, so the counts are true.
-        let mut entries = Vec::with_capacity(capacity(sections.entry_count));
+        let mut entries = memory::with_capacity(capacity(sections.entry_count))?;
         for i in 0..sections.entry_count {
             entries.push(Entry::read(&mut cursor, i)?);
         }
@@ -60,7 +61,7 @@ impl Header {
         let alignment = alignment(&metadata)?;
         let data_start = align_up(len_u64(sections.end), alignment).unwrap_or(u64::MAX);
         let mut cursor = Cursor::new(metadata.header_bytes(), file_len, sections.metadata_end);
-        let mut tensors = Vec::with_capacity(capacity(sections.tensor_count));
+        let mut tensors = memory::with_capacity(capacity(sections.tensor_count))?;
         for i in 0..sections.tensor_count {
             tensors.push(RawInfo::read(&mut cursor, i)?.place(data_start, alignment, file_len)?);
         }

@@ -5,7 +5,7 @@
 //!
 //! Files are untrusted. Every count, length and offset is compared with the bytes that are there before anything is allocated or
 //! read by it, all size arithmetic is checked, and whatever is wrong becomes an [`Error`] that names the key or tensor and, where
-//! there is one, the byte offset. Weights are never mapped into memory: [`GgufFile::read_at`] reads them.
+//! there is one, the byte offset. Memory that cannot be had is an error too. Weights are never mapped into memory: [`GgufFile::read_at`] reads them.
 //!
 //! ```no_run
 //! let model = fastllm_gguf::GgufFile::open("model.gguf")?;
@@ -34,6 +34,7 @@ mod dtype;
 mod error;
 mod file;
 mod header;
+mod memory;
 mod metadata;
 mod owned;
 mod regular_file;

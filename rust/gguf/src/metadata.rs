@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::cursor::{Cursor, Subject};
 use crate::error::{Error, quoted};
 use crate::limits;
+use crate::memory;
 use crate::value::{Array, Value, ValueType};
 
 /// Fewest bytes of an entry: key length, one byte of key, type, one byte of value.
@@ -76,7 +77,7 @@ impl Inner {
     }
 
     fn sort(&mut self) -> Result<(), Error> {
-        let mut by_key: Vec<u32> = (0u32..).take(self.entries.len()).collect();
+        let mut by_key: Vec<u32> = memory::collect(self.entries.len(), 0u32..)?;
         // Equal keys stay in file order: the later one is the duplicate.
         by_key.sort_unstable_by(|&a, &b| self.key_at(a).cmp(self.key_at(b)).then(a.cmp(&b)));
         for (&a, &b) in by_key.iter().zip(by_key.iter().skip(1)) {

@@ -9,6 +9,7 @@ use crate::convert::len_u64;
 use crate::error::Error;
 use crate::file::read_header;
 use crate::limits;
+use crate::memory;
 use crate::metadata::Metadata;
 use crate::regular_file::RegularFile;
 use crate::tensor_info::TensorInfo;
@@ -68,6 +69,7 @@ pub(crate) fn open_others(files: &mut Vec<RegularFile>, metadata: &Metadata, ten
     for number in 2..=count {
         let (file, more) = open_one(sibling(number), number, count)?;
         let index = files.len();
+        memory::reserve(tensors, more.len())?;
         tensors.extend(more.into_iter().map(|t| TensorInfo { file: index, ..t }));
         files.push(file);
     }

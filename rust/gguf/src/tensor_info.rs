@@ -4,6 +4,7 @@ use crate::cursor::{Cursor, Subject};
 use crate::dtype::DType;
 use crate::error::{Error, quoted};
 use crate::limits;
+use crate::memory;
 
 /// Fewest bytes of a tensor info: name length, one byte of name, number of dimensions, type, offset.
 pub(crate) const MIN_INFO_BYTES: u64 = 8 + 1 + 4 + 4 + 8;
@@ -82,8 +83,8 @@ impl<'a> RawInfo<'a> {
         let Some(start) = start else {
             return Err(Error::OutsideFile { name: quoted(name.as_bytes()), offset, bytes, data_start, file_len });
         };
-        let dims = self.dims.get(..self.n_dims).unwrap_or_default().to_vec();
-        Ok(TensorInfo { name: name.to_owned(), dims, dtype, offset: start, bytes, file: 0 })
+        let dims = memory::copy(self.dims.get(..self.n_dims).unwrap_or_default())?;
+        Ok(TensorInfo { name: memory::copy_text(name)?, dims, dtype, offset: start, bytes, file: 0 })
     }
 }
 
@@ -112,7 +113,7 @@ pub(crate) fn bytes_of(dims: &[u64], dtype: DType) -> Result<u64, String> {
 /// Finds two tensors with one name. Gives the indices of the tensors in the order of their names.
 pub(crate) fn sort_by_name(tensors: &[TensorInfo]) -> Result<Vec<u32>, Error> {
     let name = |i: u32| name_at(tensors, i);
-    let mut order: Vec<u32> = (0u32..).take(tensors.len()).collect();
+    let mut order: Vec<u32> = memory::collect(tensors.len(), 0u32..)?;
     order.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
     for (&a, &b) in order.iter().zip(order.iter().skip(1)) {
         if name(a) == name(b) {
@@ -128,7 +129,7 @@ pub(crate) fn name_at(tensors: &[TensorInfo], index: u32) -> &str {
 
 /// Finds two tensors of one file that share bytes.
 pub(crate) fn check_disjoint(tensors: &[TensorInfo]) -> Result<(), Error> {
-    let mut order: Vec<&TensorInfo> = tensors.iter().collect();
+    let mut order: Vec<&TensorInfo> = memory::collect(tensors.len(), tensors.iter())?;
     order.sort_unstable_by_key(|t| t.offset);
     for (a, b) in order.iter().zip(order.iter().skip(1)) {
         if a.offset.saturating_add(a.bytes) > b.offset {

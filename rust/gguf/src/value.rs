@@ -318,22 +318,22 @@ impl<'a> Array<'a> {
         (self.kind == ValueType::String).then(|| self.iter().filter_map(|v| v.as_bytes()))
     }
 
-    /// Floats or integers as `f32`; `None` for other types or if an element is beyond the range.
+    /// Floats or integers as `f32`; `None` for other types, if an element is beyond the range, or if memory is short.
     pub fn to_f32s(&self) -> Option<Vec<f32>> {
         self.collect(|v| v.as_f32())
     }
 
-    /// Integers of any type; `None` for other types or if an element does not fit.
+    /// Integers of any type; `None` for other types, if an element does not fit, or if memory is short.
     pub fn to_i32s(&self) -> Option<Vec<i32>> {
         self.collect(|v| v.integer()?.try_into().ok())
     }
 
-    /// Integers of any type; `None` for other types or if an element does not fit.
+    /// Integers of any type; `None` for other types, if an element does not fit, or if memory is short.
     pub fn to_u32s(&self) -> Option<Vec<u32>> {
         self.collect(|v| v.integer()?.try_into().ok())
     }
 
-    /// Bools; `None` for other types.
+    /// Bools; `None` for other types, or if memory is short.
     pub fn to_bools(&self) -> Option<Vec<bool>> {
         self.collect(|v| v.as_bool())
     }
@@ -341,7 +341,7 @@ impl<'a> Array<'a> {
     fn collect<T>(&self, convert: impl Fn(Value<'a>) -> Option<T>) -> Option<Vec<T>> {
         // Strings and arrays never convert: no allocation for them.
         self.kind.fixed_size()?;
-        let mut out = Vec::with_capacity(self.len);
+        let mut out = crate::memory::with_capacity(self.len).ok()?;
         for value in self.iter() {
             out.push(convert(value)?);
         }

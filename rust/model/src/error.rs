@@ -27,6 +27,13 @@ pub enum ModelError {
         /// Why.
         source: std::io::Error,
     },
+    /// A bit of the cached weights that the model runs on is not as it was written: the disk or the memory has changed it, or another
+    /// process of this user. What was computed since the model was loaded may be wrong.
+    #[error("the cached weights in {} are damaged: results since the model was loaded may be wrong; load the model again", path.display())]
+    DamagedCache {
+        /// The file, which has been deleted.
+        path: std::path::PathBuf,
+    },
     /// The caller asked for it.
     #[error("cancelled")]
     Cancelled,

@@ -7,14 +7,14 @@ use crate::arch;
 use crate::config::Config;
 use crate::error::invalid;
 use crate::kv_cache::CacheShape;
-use crate::packed_cache::{self, CacheSettings, Outcome, Packed};
+use crate::packed_cache::{self, CacheSettings, Outcome, Packed, Verification};
 use crate::ropes::RopeTables;
 use crate::scratch::Widths;
 use crate::transformer::MAX_ROWS;
 use crate::weights::{Declared, Load, Loaded, MatrixInfo, Reads, RowsOf, VectorInfo, Weights};
 use fastllm_gguf::GgufFile;
 use fastllm_kernels::attention::CacheType;
-use fastllm_kernels::buffer::AlignedVec;
+use fastllm_kernels::buffer::{AlignedVec, OutOfMemory};
 use fastllm_kernels::linear::{Linear, PackError, WeightType};
 use fastllm_kernels::pool::{Pool, default_threads};
 use fastllm_simd::Cpu;
@@ -84,6 +84,8 @@ pub struct Model {
     context_length: usize,
     weight_bytes: usize,
     weights_from: WeightsFrom,
+    /// Of weights from the cache: their comparison with checksums.
+    verification: Option<Verification>,
     pub(crate) widths: Widths,
 }
 
@@ -126,6 +128,7 @@ impl Model {
             context_length: options.context_length.unwrap_or(config.context_length),
             weight_bytes,
             weights_from,
+            verification: reader.packed.take().and_then(Packed::verify),
             config,
         })
     }
@@ -190,10 +193,33 @@ impl Model {
         self.weights_from
     }
 
+    /// Refuses to go on with weights from the cache that are known to be damaged.
+    ///
+    /// # Errors
+    /// If they are.
+    pub(crate) fn check_cache(&self) -> Result<(), ModelError> {
+        match self.verification.as_ref().and_then(Verification::damaged) {
+            Some(path) => Err(ModelError::DamagedCache { path: path.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether all weights from the cache were compared with their checksums; so are those that came from elsewhere.
+    pub fn is_verified(&self) -> bool {
+        self.verification.as_ref().is_none_or(Verification::is_done)
+    }
+
     /// Bytes of the packed matrices.
     pub fn weight_bytes(&self) -> usize {
         self.weight_bytes
     }
+}
+
+/// An empty vector with room for `len` elements, as many as a file asks for.
+fn try_vec<T>(len: usize) -> Result<Vec<T>, OutOfMemory> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(len).map_err(|_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    Ok(vec)
 }
 
 struct Reader<'a> {
@@ -212,7 +238,8 @@ impl Reader<'_> {
     /// What each of the matrices is multiplied by: NVFP4 files may have a tensor `.scale` beside `.weight`, of one float for all of the
     /// tensor or of one for each expert. `None` if there is no such tensor.
     fn factors(&self, m: &MatrixInfo) -> Result<Option<Vec<f32>>, ModelError> {
-        let mut factors = vec![1.0; m.sources.len()];
+        let mut factors = try_vec(m.sources.len())?;
+        factors.resize(m.sources.len(), 1.0);
         let mut found = false;
         for (factor, source) in factors.iter_mut().zip(&m.sources) {
             let scale = source.tensor.name.strip_suffix("weight").and_then(|prefix| self.file.tensor(&format!("{prefix}scale")));
@@ -251,7 +278,8 @@ impl Reader<'_> {
     /// Packs the transposes of matrices that lie in the file as `file_kind`.
     fn pack_transposed(&self, m: &MatrixInfo, file_kind: WeightType) -> Result<Linear, ModelError> {
         let mut data = AlignedVec::<f32>::try_zeroed(m.sources.len() * m.rows * m.cols)?;
-        let mut row = vec![0.0; m.rows];
+        let mut row = try_vec(m.rows)?;
+        row.resize(m.rows, 0.0);
         for (source, out) in m.sources.iter().zip(data.chunks_exact_mut(m.rows * m.cols)) {
             let stored = self.pack(std::slice::from_ref(source), file_kind, m.cols, m.rows)?;
             for i in 0..m.cols {
@@ -338,14 +366,17 @@ impl Load for Reader<'_> {
     fn vector(&mut self, v: &VectorInfo) -> Result<Vec<f32>, ModelError> {
         let name = v.tensor.dtype.name();
         let size = if name == "f32" { 4 } else { 2 };
-        let mut bytes = vec![0; v.len * size];
+        let mut bytes = try_vec(v.len.saturating_mul(size))?;
+        bytes.resize(v.len * size, 0);
         self.file.read_at(&v.tensor, (v.first * size) as u64, &mut bytes)?;
         let halves = || bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
+        let mut floats = try_vec(v.len)?;
         match name {
-            "f32" => Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-            "f16" => Ok(halves().map(f16_to_f32).collect()),
-            "bf16" => Ok(halves().map(bf16_to_f32).collect()),
-            other => invalid!("the tensor {} has the type {other}", v.tensor.name),
+            "f32" => floats.extend(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b))),
+            "f16" => floats.extend(halves().map(f16_to_f32)),
+            "bf16" => floats.extend(halves().map(bf16_to_f32)),
+            other => return invalid!("the tensor {} has the type {other}", v.tensor.name),
         }
+        Ok(floats)
     }
 }

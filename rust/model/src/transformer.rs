@@ -321,8 +321,9 @@ impl Context {
     /// for them, `[rows, vocab]`. `cancel`, once set, stays set until this returns.
     ///
     /// # Errors
-    /// If the batch cannot be run, memory is short, or `cancel` is set; then no sequence has changed.
+    /// If the batch cannot be run, memory is short, cached weights are damaged, or `cancel` is set; then no sequence has changed.
     pub fn forward(&mut self, rows: &[Row], cancel: &AtomicBool) -> Result<&[f32], ModelError> {
+        self.model.check_cache()?;
         let segments = self.check(rows)?;
         let wanted: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].logits).collect();
         self.scratch.reserve(&self.model.widths, rows.len(), wanted.len())?;
@@ -352,6 +353,8 @@ impl Context {
             pass.norm(Some(&model.weights.output_norm), tokens);
             output(&mut pass, tokens)?;
         }
+        // Found meanwhile: then these logits are not given out.
+        model.check_cache()?;
         for s in &segments {
             self.kv.commit(s.sequence, s.tokens);
         }

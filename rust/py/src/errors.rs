@@ -108,6 +108,7 @@ impl IntoPyErr for gguf::Error {
         match self.root() {
             gguf::Error::Io { path, source, .. } => os_error(py, path, source, &message),
             gguf::Error::NotRegularFile { .. } | gguf::Error::Output(_) => raise(py, "ModelFileError", message),
+            &gguf::Error::OutOfMemory { bytes } => out_of_memory(py, OutOfMemory { bytes }),
             gguf::Error::MissingShard { .. } => raise(py, "ModelFileNotFoundError", message),
             gguf::Error::BigEndian | gguf::Error::UnsupportedVersion { .. } => raise(py, "UnsupportedModelError", message),
             _ => raise(py, "ModelFormatError", message),
@@ -130,6 +131,7 @@ impl IntoPyErr for ModelError {
             ModelError::Option(message) | ModelError::Batch(message) => raise(py, "ParameterError", message),
             ModelError::OutOfMemory(error) => raise(py, "OutOfMemoryError", error),
             ModelError::Cache { ref folder, ref source } => os_error(py, folder, source, &self.to_string()),
+            ModelError::DamagedCache { .. } => raise(py, "ModelFileError", self.to_string()),
             ModelError::Cancelled => raise(py, "CancelledError", "cancelled"),
         }
     }

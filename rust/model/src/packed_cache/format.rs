@@ -64,6 +64,8 @@ pub(super) enum Problem {
     Version,
     /// It is not as it was written.
     Damaged,
+    /// There is no memory to read it.
+    Memory,
 }
 
 impl Header {
@@ -129,11 +131,12 @@ impl Header {
         if Self::length(bytes)? != bytes.len() {
             return Err(Problem::Damaged);
         }
-        let mut zeroed = bytes.to_vec();
-        let checksum = zeroed.get_mut(CHECKSUM).ok_or(Problem::Damaged)?;
-        let found = checksum.to_vec();
-        checksum.fill(0);
-        if *blake3::hash(&zeroed).as_bytes() != *found {
+        // Of the header with zeros where the checksum is.
+        let (before, rest) = bytes.split_at_checked(CHECKSUM.start).ok_or(Problem::Damaged)?;
+        let (found, after) = rest.split_at_checked(CHECKSUM.len()).ok_or(Problem::Damaged)?;
+        let mut checksum = blake3::Hasher::new();
+        checksum.update(before).update(&[0; CHECKSUM.end - CHECKSUM.start]).update(after);
+        if *checksum.finalize().as_bytes() != *found {
             return Err(Problem::Damaged);
         }
         let mut fields = Fields(bytes.get(CHECKSUM.end..).unwrap_or_default());

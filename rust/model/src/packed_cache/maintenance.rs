@@ -1,13 +1,15 @@
 //! What people do with the cache: look at it, check it, clear it.
-use super::format::Problem;
+use super::format::{Header, MOST_HEADER, Problem};
 use super::os;
 use super::settings::CacheSettings;
 use super::store::{Found, Store, chunk_is_sound, read_header};
 use crate::ModelError;
+use fastllm_kernels::buffer::OutOfMemory;
 use fastllm_kernels::pool::Pool;
 use std::cmp::Reverse;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -61,7 +63,7 @@ fn describe(found: Found) -> (CachedModel, Option<File>) {
     let header = file.as_ref().ok_or(Problem::Damaged).and_then(read_header);
     let condition = match &header {
         _ if found.unfinished => Condition::Unfinished,
-        Ok(_) => Condition::Sound,
+        Ok(_) | Err(Problem::Memory) => Condition::Sound,
         Err(Problem::Version) => Condition::OtherVersion,
         Err(Problem::Damaged) => Condition::Damaged,
     };
@@ -128,20 +130,30 @@ pub fn verify(settings: &CacheSettings, pool: &Pool, progress: &mut dyn FnMut(u6
 
 /// Whether all chunks are as they were written.
 fn bytes_are_sound(file: &File, pool: &Pool, report: &mut dyn FnMut(u64) -> bool) -> Result<bool, ModelError> {
-    let Ok(header) = read_header(file) else { return Ok(false) };
-    let sound = AtomicBool::new(true);
+    let header = match read_header(file) {
+        Ok(header) => header,
+        Err(Problem::Memory) => return Err(OutOfMemory { bytes: MOST_HEADER }.into()),
+        Err(Problem::Damaged | Problem::Version) => return Ok(false),
+    };
+    let mut sound = true;
     for first in (0..header.chunks.len()).step_by(STEP * pool.threads()) {
         let end = header.chunks.len().min(first + STEP * pool.threads());
-        pool.run((end - first).div_ceil(STEP), |task, _| {
-            let mut buffer = Vec::new();
-            let from = first + task * STEP;
-            if !(from..end.min(from + STEP)).all(|i| chunk_is_sound(file, &header, i, &mut buffer)) {
-                sound.store(false, Ordering::Relaxed);
-            }
-        });
+        sound &= chunks_are_sound(file, &header, first..end, pool);
         if !report(header.chunk(end).0) {
             return Err(ModelError::Cancelled);
         }
     }
-    Ok(sound.into_inner())
+    Ok(sound)
+}
+
+/// Whether some chunks are as they were written, compared on all threads.
+pub(super) fn chunks_are_sound(file: &File, header: &Header, chunks: Range<usize>, pool: &Pool) -> bool {
+    let sound = AtomicBool::new(true);
+    pool.run(chunks.len().div_ceil(STEP), |task, _| {
+        let from = chunks.start + task * STEP;
+        if !(from..chunks.end.min(from + STEP)).all(|i| chunk_is_sound(file, header, i)) {
+            sound.store(false, Ordering::Relaxed);
+        }
+    });
+    sound.into_inner()
 }

@@ -17,6 +17,7 @@ mod maintenance;
 mod os;
 mod settings;
 mod store;
+mod verification;
 mod writer;
 
 pub use key::identity;
@@ -35,10 +36,11 @@ use key::Hash;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::Store;
+use verification::Chunks;
+pub(crate) use verification::Verification;
 use writer::Writer;
 
 /// Bytes that a thread reads into the page cache at once.
@@ -49,28 +51,36 @@ const POPULATED: usize = 32 << 20;
 pub(crate) struct Packed {
     data: Data,
     matrices: HashMap<Hash, Entry>,
-    /// The real name.
-    path: PathBuf,
+    /// The file; of a mapped one all chunks are compared with their checksums once the model is loaded.
+    chunks: Chunks,
 }
 
 #[derive(Debug)]
 enum Data {
     Mapped(Arc<Mapping>),
-    Read(File),
+    Read,
 }
 
 impl Packed {
-    /// `None` if the file cannot be used.
-    fn new(settings: &CacheSettings, file: File, header: Header, store: &Store) -> Option<Packed> {
+    /// `None` if the file cannot be used. What is to be read is compared with its checksums first, all of it: it has to come from the disk
+    /// in any case.
+    fn new(settings: &CacheSettings, file: File, header: Header, store: &Store, pool: &Pool) -> Option<Packed> {
         let may_map = settings.access != Access::Read && os::is_local(&store.folder).unwrap_or(false);
         let mapping = Mapping::of_private_file(&file).ok().filter(|m| m.bytes().len() as u64 == header.len)?;
-        let data = if may_map && (settings.access == Access::Map || mapping.is_as_fast_as_memory()) {
-            Data::Mapped(Arc::new(mapping))
-        } else {
-            Data::Read(file)
-        };
+        let may_map = may_map && (settings.access == Access::Map || mapping.is_as_fast_as_memory());
+        let data = if may_map { Data::Mapped(Arc::new(mapping)) } else { Data::Read };
         let path = store.packed_path(&header.key);
-        Some(Packed { data, matrices: header.matrices.into_iter().map(|m| (m.id, m)).collect(), path })
+        if !may_map && !maintenance::chunks_are_sound(&file, &header, 0..header.chunks.len(), pool) {
+            let _ = fs::remove_file(&path);
+            return None;
+        }
+        let matrices = header.matrices.iter().map(|m| (m.id, *m)).collect();
+        Some(Packed { data, matrices, chunks: Chunks { file, header, path } })
+    }
+
+    /// Compares all of a mapped file with its checksums from now on, in the background.
+    pub fn verify(self) -> Option<Verification> {
+        matches!(self.data, Data::Mapped(_)).then(|| Verification::start(self.chunks))
     }
 
     /// A matrix. `None` if it is not there or cannot be read: then the file is deleted.
@@ -88,8 +98,9 @@ impl Packed {
             Data::Mapped(mapping) => {
                 populate(mapping, start..end, pool).then(|| Linear::mapped(m.kind, shape, m.sources.len(), mapping, start)).flatten()
             }
-            Data::Read(file) => {
-                let read = |at: usize, bytes: &mut [u8]| os::read_exact_at(file, bytes, entry.map_or(0, |e| e.offset) + at as u64);
+            Data::Read => {
+                let read =
+                    |at: usize, bytes: &mut [u8]| os::read_exact_at(&self.chunks.file, bytes, entry.map_or(0, |e| e.offset) + at as u64);
                 match Linear::read_packed(m.kind, shape, m.sources.len(), pool, read) {
                     Ok(packed) => Some(packed),
                     Err(PackError::OutOfMemory(e)) => return Err(e.into()),
@@ -98,7 +109,7 @@ impl Packed {
             }
         };
         if found.is_none() {
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.chunks.path);
         }
         Ok(found)
     }
@@ -145,7 +156,7 @@ pub(crate) fn open(
     let stamps = file.stamps()?;
     let key = key::key(file, &stamps, weights)?;
     if let Some((cached, header)) = store.find(&key)
-        && let Some(packed) = Packed::new(settings, cached, header, &store)
+        && let Some(packed) = Packed::new(settings, cached, header, &store, pool)
     {
         return Ok(Outcome::Found(packed));
     }
@@ -164,7 +175,7 @@ pub(crate) fn open(
         }
     }
     let Ok(written) = writer.finish() else { return Ok(Outcome::Nothing) };
-    let packed = written.file.try_clone().ok().and_then(|file| Packed::new(settings, file, written.header.clone(), &store));
+    let packed = written.file.try_clone().ok().and_then(|file| Packed::new(settings, file, written.header.clone(), &store, pool));
     let Some(packed) = packed else { return Ok(Outcome::Nothing) };
     // What was packed from a file that somebody was changing is what this load got, but nobody else shall.
     if file.stamps()? == stamps {

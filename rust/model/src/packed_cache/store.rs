@@ -1,5 +1,5 @@
 //! The folder: names, finding, making room, cleaning up.
-use super::format::{FIXED, Header, Problem, chunk_sum};
+use super::format::{FIXED, Header, Problem};
 use super::key::Hash;
 use super::os;
 use super::settings::CacheSettings;
@@ -7,6 +7,7 @@ use std::fs::{self, File, FileTimes};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use xxhash_rust::xxh3::Xxh3;
 
 /// What is left free on the disk: a tenth of it, but not more than this.
 const FREE: u64 = 16 << 30;
@@ -15,6 +16,8 @@ const FREE: u64 = 16 << 30;
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 /// Chunks of a file that are compared with their checksums whenever it is opened.
 const CHECKED: usize = 8;
+/// Bytes of a chunk that are read at once.
+const PIECE: usize = 16 << 10;
 const PACKED: &str = ".packed";
 const UNFINISHED: &str = ".tmp";
 
@@ -61,16 +64,25 @@ pub(super) fn read_header(file: &File) -> Result<Header, Problem> {
     if header_len as u64 > len {
         return Err(Problem::Damaged);
     }
-    let mut bytes = vec![0; header_len];
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(header_len).map_err(|_| Problem::Memory)?;
+    bytes.resize(header_len, 0);
     read(&mut bytes)?;
     Header::decode(&bytes, len)
 }
 
-/// Whether a chunk is as it was written; `buffer` is for its bytes.
-pub(super) fn chunk_is_sound(file: &File, header: &Header, index: usize, buffer: &mut Vec<u8>) -> bool {
+/// Whether a chunk is as it was written. Takes little memory, which may be short.
+pub(super) fn chunk_is_sound(file: &File, header: &Header, index: usize) -> bool {
     let (at, len) = header.chunk(index);
-    buffer.resize(len, 0);
-    os::read_exact_at(file, buffer, at).is_ok() && header.chunks.get(index) == Some(&chunk_sum(buffer))
+    let (mut sum, mut piece) = (Xxh3::new(), [0; PIECE]);
+    for first in (0..len).step_by(PIECE) {
+        let piece = &mut piece[..PIECE.min(len - first)];
+        if os::read_exact_at(file, piece, at + first as u64).is_err() {
+            return false;
+        }
+        sum.update(piece);
+    }
+    header.chunks.get(index) == Some(&sum.digest())
 }
 
 impl Store {
@@ -100,6 +112,7 @@ impl Store {
                 let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
                 Some((file, header))
             }
+            Err(Problem::Memory) => None,
             _ => {
                 let _ = fs::remove_file(&path);
                 None
@@ -170,7 +183,7 @@ impl Store {
                 Ok(Ok(other)) => old && other.source == header.source,
                 Ok(Err(Problem::Damaged)) => true,
                 Ok(Err(Problem::Version)) => old,
-                Err(_) => false,
+                Ok(Err(Problem::Memory)) | Err(_) => false,
             };
             if superseded {
                 fs::remove_file(&found.path)?;
@@ -185,8 +198,7 @@ fn looks_sound(file: &File, header: &Header) -> bool {
     let last = header.chunks.len().saturating_sub(1);
     let mut picked: Vec<usize> = (0..CHECKED).map(|i| last * i / (CHECKED - 1)).collect();
     picked.dedup();
-    let mut buffer = Vec::new();
-    header.chunks.is_empty() || picked.into_iter().all(|i| chunk_is_sound(file, header, i, &mut buffer))
+    header.chunks.is_empty() || picked.into_iter().all(|i| chunk_is_sound(file, header, i))
 }
 
 #[cfg(test)]

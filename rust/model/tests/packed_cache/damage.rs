@@ -80,6 +80,54 @@ fn flipped_bytes_of_the_data_are_found_by_verify() {
     assert!(matches!(packed_cache::verify(&folder.0, &pool, &mut stopped), Err(ModelError::Cancelled)));
 }
 
+/// A chunk that a load does not look at: found in the background when the file is mapped, before anything is computed when it is read.
+#[test]
+fn a_flipped_bit_anywhere_is_found_in_the_background() {
+    let (file, mut folder) = (large("background"), Folder::new("background"));
+    let (_, expected) = folder.load(&file.0);
+    let cached = folder.file();
+    let sound = fs::read(&cached).unwrap();
+    let chunks = sound.len() / (4 << 20) - 1;
+    // Those that every load looks at are spread evenly.
+    let sampled: Vec<usize> = (0..8).map(|i| (chunks - 1) * i / 7).collect();
+    for chunk in (0..chunks).filter(|c| !sampled.contains(c)) {
+        let mut bytes = sound.clone();
+        bytes[(4 << 20) * (chunk + 1) + 4_000_000] ^= 1;
+        folder.0.access = Access::Map;
+        replace(&cached, &bytes);
+        let model = Model::load(&GgufFile::open(&file.0).unwrap(), &folder.options(), &mut |_, _| true).unwrap();
+        assert_eq!(model.weights_from(), WeightsFrom::Cache);
+        let mut context = Context::new(Arc::new(model)).unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        while !context.model().is_verified() {
+            assert!(std::time::Instant::now() < end, "not verified within a minute");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let sequence = context.open();
+        let error = forward(&mut context, &rows(sequence, 0, &[3, 1, 4])).unwrap_err();
+        assert!(matches!(&error, ModelError::DamagedCache { path } if *path == cached), "{error}");
+        assert!(folder.files().is_empty());
+        check(&folder, &file.0, &expected, &format!("chunk {chunk}, mapped"));
+        folder.0.access = Access::Read;
+        replace(&cached, &bytes);
+        check(&folder, &file.0, &expected, &format!("chunk {chunk}, read"));
+    }
+}
+
+/// What the thread was at when the model went does not keep it.
+#[test]
+fn verification_ends_with_the_model() {
+    let (file, mut folder) = (large("dropped"), Folder::new("dropped"));
+    folder.0.access = Access::Map;
+    folder.load(&file.0);
+    for _ in 0..20 {
+        let model = Model::load(&GgufFile::open(&file.0).unwrap(), &folder.options(), &mut |_, _| true).unwrap();
+        assert_eq!(model.weights_from(), WeightsFrom::Cache);
+        drop(model);
+    }
+    folder.file();
+}
+
 #[test]
 fn links_and_files_that_others_can_open_are_not_used() {
     let (file, folder) = (small("links"), Folder::new("links"));
