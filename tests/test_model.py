@@ -395,3 +395,18 @@ def test_params_are_changed_by_keywords(model):
     params = SamplingParams(temperature=0, max_tokens=5)
     assert len(model.generate(STORY, params).token_ids) == 5
     assert len(model.generate(STORY, params, max_tokens=7).token_ids) == 7
+
+
+def test_logprobs_of_a_prompt_are_those_of_generation(model):
+    made = model.generate(STORY, max_tokens=6, temperature=0, logprobs=2, prompt_logprobs=2)
+    ids = model.tokenizer.encode(STORY)
+    assert made.prompt_logprobs[0] is None
+    assert [token.token_id for token in made.prompt_logprobs[1:]] == ids[1:]
+    again = model.generate([*ids, *made.token_ids], max_tokens=0, prompt_logprobs=2)
+    assert again.prompt_logprobs == made.prompt_logprobs + made.logprobs
+    assert (again.text, again.token_ids, again.finish_reason) == ("", (), "length")
+    total = sum(token.logprob for token in again.prompt_logprobs[len(ids) :])
+    assert model.score(ids, made.token_ids) == pytest.approx(total, abs=1e-3)
+    assert model.generate(STORY, max_tokens=1).prompt_logprobs is None
+    with pytest.raises(fastllm.ParameterError, match="prompt_logprobs"):
+        model.chat([{"role": "user", "content": "Hi"}], prompt_logprobs=1)

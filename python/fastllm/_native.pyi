@@ -22,6 +22,7 @@ __all__ = [
     "Model",
     "OutputParser",
     "Prefill",
+    "PromptLogprobs",
     "Request",
     "Sampling",
     "Token",
@@ -201,6 +202,7 @@ class Sampling:
         ignore_eos: bool,
         logit_bias: dict[int, float],
         logprobs: int | None,
+        prompt_logprobs: int | None,
         timeout: float | None,
         priority: int,
     ) -> Sampling: ...
@@ -242,7 +244,7 @@ class Engine:
 
 @final
 class Request:
-    def next(self, wait: bool) -> Prefill | Token | Finished | None: ...
+    def next(self, wait: bool) -> Prefill | PromptLogprobs | Token | Finished | None: ...
     def cancel(self) -> None: ...
 
 @final
@@ -259,6 +261,11 @@ class Prefill:
     def done(self) -> int: ...
     @property
     def total(self) -> int: ...
+
+@final
+class PromptLogprobs:
+    @property
+    def tokens(self) -> list[tuple[int, float, list[tuple[int, float]]]]: ...
 
 @final
 class Token:

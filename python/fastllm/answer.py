@@ -13,6 +13,7 @@ from fastllm.tools import ToolCall, ToolCallDelta
 
 if TYPE_CHECKING:
     from fastllm.conversation import Prepared
+    from fastllm.stream import _Event
     from fastllm.tokenizer import Tokenizer
 
 __all__ = ["ChatOutput"]
@@ -41,7 +42,7 @@ class ChatOutput(_Output[ChatChunk, ChatReply]):
         self._calls: dict[int, _Call] = {}
         self._malformed: list[str] = []
 
-    def add(self, event: _native.Prefill | _native.Token | _native.Finished) -> ChatChunk | None:
+    def add(self, event: _Event) -> ChatChunk | None:
         """Takes an event; the chunk that it makes, if it does."""
         if self.enough and isinstance(event, _native.Token):
             return None  # made before the request was cancelled

@@ -70,6 +70,8 @@ class ChatSettings:
                 raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{suggestion}")
         settings = cls(**{name: value for name, value in options.items() if name in _SETTINGS})
         sampling = {name: value for name, value in options.items() if name not in _SETTINGS}
+        if sampling.get("prompt_logprobs") is not None or (params is not None and params.prompt_logprobs is not None):
+            raise ParameterError("prompt_logprobs: a chat does not report them; generate does")
         schema = response_schema(sampling.pop("response_format", None))
         resolved = SamplingParams.resolve(function, params, sampling)
         if schema is not None:

@@ -50,6 +50,7 @@ class SamplingOptions(TypedDict, total=False):
     ignore_eos: bool
     logit_bias: Mapping[int, float]
     logprobs: int | None
+    prompt_logprobs: int | None
     timeout: float | None
     priority: int
     json_schema: JsonSchema | None
@@ -67,6 +68,7 @@ class SamplingParams:
 
     Attributes:
         max_tokens: Most tokens to make; None or -1: until the model ends its text or the context is full.
+            0: only the prompt is read.
         temperature: Divides the logits: 0 (always the most likely token) to 100.
         top_k: Keep this many tokens; 0 or -1: all.
         top_p: Keep the most likely tokens up to this total probability: 0 (one token) to 1 (all).
@@ -91,6 +93,8 @@ class SamplingParams:
         ignore_eos: Go on after the model's end-of-text tokens.
         logit_bias: Added to the logits of token ids: -100 to 100, or -inf to ban them.
         logprobs: Report the log-probability of every token and of this many alternatives (0 to 100).
+        prompt_logprobs: The same for the tokens of the prompt, of `generate` and its relatives. The whole prompt is
+            computed then, whatever prefix of it is cached.
         timeout: Seconds after which the request ends with what it has.
         priority: Requests of a higher priority leave the queue and read their prompts first.
         json_schema: The output is a JSON value that follows this schema: a dict or bool, its text, or a class with
@@ -128,6 +132,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     timeout: float | None = None
     priority: int = 0
     json_schema: JsonSchema | None = None
@@ -219,13 +224,14 @@ class SamplingParams:
 _CONSTRAINTS = ("json_schema", "regex", "grammar", "choices")
 _U32 = 2**32 - 1
 _INTEGERS = {
-    "max_tokens": (1, _U32),
+    "max_tokens": (0, _U32),
     "top_k": (0, _U32),
     "dry_allowed_length": (1, _U32),
     "dry_penalty_last_n": (0, _U32),
     "mirostat": (0, 2),
     "seed": (0, 2**64 - 1),
     "logprobs": (0, 100),
+    "prompt_logprobs": (0, 100),
     "priority": (-(2**31), 2**31 - 1),
 }
 # Negative numbers that stand for the default in other engines and their clients: the value they mean, and the smallest
@@ -251,7 +257,7 @@ _NUMBERS = (
     "mirostat_eta",
     "timeout",
 )
-_OPTIONAL = frozenset({"max_tokens", "dry_penalty_last_n", "seed", "logprobs", "timeout"})
+_OPTIONAL = frozenset({"max_tokens", "dry_penalty_last_n", "seed", "logprobs", "prompt_logprobs", "timeout"})
 _FIELDS = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 
 

@@ -143,6 +143,7 @@ class Generation:
         usage: Token counts.
         timings: Speed.
         logprobs: One for each token, when asked for.
+        prompt_logprobs: One for each token of the prompt, when asked for; None for the first, which nothing precedes.
     """
 
     text: str
@@ -152,6 +153,7 @@ class Generation:
     usage: Usage
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
 
     @overload
     def parse(self, model: None = None) -> Any: ...

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from fastllm.options import SamplingParams
     from fastllm.tokenizer import Tokenizer
 
+    _Event = _native.Prefill | _native.PromptLogprobs | _native.Token | _native.Finished
+
 __all__ = ["AsyncChatStream", "AsyncTokenStream", "ChatStream", "TokenStream"]
 
 C = TypeVar("C")
@@ -58,30 +60,40 @@ class _Output(Generic[C, R]):
         self._texts: list[str] = []
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] | None = None if params.logprobs is None else []
+        self._prompt_logprobs: list[TokenLogprob | None] | None = None if params.prompt_logprobs is None else [None]
         self.end: _native.Finished | None = None
         # Whether the rest of the output is not wanted.
         self.enough = False
         self.prompt_ids: Sequence[int] | None = None
 
-    def add(self, event: _native.Prefill | _native.Token | _native.Finished) -> C | None:
+    def add(self, event: _Event) -> C | None:
         """Takes an event; the chunk that it makes, if it does."""
         if isinstance(event, _native.Token):
             self._texts.append(event.text)
             self._ids.append(event.id)
             logprobs: tuple[TokenLogprob, ...] | None = None
             if self._logprobs is not None:
-                logprobs = (self._logprob(event),)
+                logprobs = (self._logprob(event.id, 0.0 if event.logprob is None else event.logprob, event.top or ()),)
                 self._logprobs.extend(logprobs)
             return self._chunk(event.text, (event.id,), logprobs)
         if isinstance(event, _native.Prefill):
             if self._progress is not None:
                 self._progress(event.done, event.total)
             return None
+        if isinstance(event, _native.PromptLogprobs):
+            if self._prompt_logprobs is not None:
+                self._prompt_logprobs += [self._logprob(*one) for one in event.tokens]
+            return None
         self.end = event
         if not event.text:
             return None
         self._texts.append(event.text)
         return self._chunk(event.text, (), None if self._logprobs is None else ())
+
+    @property
+    def prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
+        """Of the tokens of the prompt, as far as it was read, when they were asked for."""
+        return None if self._prompt_logprobs is None else tuple(self._prompt_logprobs)
 
     def result(self, end: _native.Finished) -> R:
         """All of it."""
@@ -104,11 +116,12 @@ class _Output(Generic[C, R]):
                 gigabytes_per_second=end.gigabytes_per_second,
             ),
             None if self._logprobs is None else tuple(self._logprobs),
+            **({} if self._prompt_logprobs is None else {"prompt_logprobs": self.prompt_logprobs}),
         )
 
-    def _logprob(self, token: _native.Token) -> TokenLogprob:
-        top = tuple(TopLogprob(id_, self._text(id_), x) for id_, x in token.top or ())
-        return TokenLogprob(token.id, self._text(token.id), 0.0 if token.logprob is None else token.logprob, top)
+    def _logprob(self, id_: int, logprob: float, top: Sequence[tuple[int, float]]) -> TokenLogprob:
+        others = tuple(TopLogprob(other, self._text(other), x) for other, x in top)
+        return TokenLogprob(id_, self._text(id_), logprob, others)
 
     def _text(self, id_: int) -> str:
         return self._tokenizer.display(id_) or ""
@@ -327,6 +340,16 @@ class _AsyncStream(Generic[C, R]):
                 raise
 
     @property
+    def prompt_ids(self) -> Sequence[int] | None:
+        """The tokens of the prompt; None for a text that is not tokenized before the start."""
+        return self._output.prompt_ids
+
+    @property
+    def prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
+        """Of the tokens of the prompt, as far as it was read, when they were asked for."""
+        return self._output.prompt_logprobs
+
+    @property
     def prompt_tokens(self) -> int | None:
         """Tokens of the prompt; None for a text that is not tokenized before the start."""
         return None if self._output.prompt_ids is None else len(self._output.prompt_ids)
@@ -375,7 +398,7 @@ class _AsyncStream(Generic[C, R]):
                 self._request.cancel()
         return self._request, self._news
 
-    async def _event(self) -> _native.Prefill | _native.Token | _native.Finished:
+    async def _event(self) -> _Event:
         request, news = await self._begin()
         while True:
             news.clear()

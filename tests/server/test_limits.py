@@ -85,17 +85,17 @@ def status_of(connection):
 
 
 WRONG = {
-    "max_tokens": [-1, 0, 2**31, 2**63, 1.5, "5", True, [], {}],
+    "max_tokens": [-2, 0, 2**31, 2**63, 1.5, "5", True, [], {}],
     "max_completion_tokens": [0, -5, "x"],
     "n": [0, -1, 10**9, 1.5, "2"],
-    "top_k": [-1, 2**32, 2**64, "a", 0.5],
+    "top_k": [-2, 2**32, 2**64, "a", 0.5],
     "top_p": [-0.1, 1.1, "1", [], 1e308],
     "min_p": [-1, 2],
     "temperature": [-1, 1e30, "hot", True],
     "presence_penalty": [1e38, "a"],
     "frequency_penalty": [-1e38],
     "repetition_penalty": [0, -1, 1e38],
-    "seed": [-1, 2**64, 1.5, "x"],
+    "seed": [-(2**63) - 1, 2**64, 1.5, "x"],
     "logprobs": [5, "yes"],
     "top_logprobs": [3, -1, 21],
     "stop": ["", [""], ["a"] * 1000, 5, [5], "x" * 100_000],
@@ -112,12 +112,12 @@ WRONG = {
     "user": [5],
     "metadata": [{"a": 1}, "x"],
     "store": [True, "no"],
-    "service_tier": ["flex"],
+    "service_tier": ["gold"],
     "modalities": [["audio"], []],
     "best_of": [2],
     "functions": [[]],
     "n_probs": [-1],
-    "prediction": [{"type": "content", "content": "x"}],
+    "prediction": [{"type": "content"}],
 }
 
 

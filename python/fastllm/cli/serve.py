@@ -33,6 +33,18 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="[NAME=]MODEL",
         help="a GGUF file; NAME is what requests call it (default: its stem)",
     )
+    parser.add_argument(
+        "--alias",
+        action="append",
+        metavar="NAME[=MODEL]",
+        default=[],
+        help="a further name of a model (default: of the first one), for clients that ask for a fixed name",
+    )
+    parser.add_argument(
+        "--any-model-name",
+        action="store_true",
+        help="answer requests for a model that is not served with the first one, instead of 404",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on; 0: a free one (default: 8000)")
     access = parser.add_argument_group("access")
@@ -99,7 +111,13 @@ def run(options: argparse.Namespace) -> int:
         if not name or name in names:
             return arguments.usage_error(options.parser, f"each model needs a name of its own: {name!r}")
         names[name] = path
-    settings = _settings(options)
+    aliases = dict(_alias(argument, next(iter(names))) for argument in options.alias)
+    wrong = next((alias for alias, name in aliases.items() if not alias or alias in names or name not in names), None)
+    if wrong is not None or len(aliases) < len(options.alias):
+        known = ", ".join(names)
+        message = f"--alias {wrong or options.alias}: each is a new name of one of the models {known}"
+        return arguments.usage_error(options.parser, message)
+    settings = _settings(options, aliases)
     with bind(options.host, options.port) as socket:
         models = {name: arguments.load(path, options, announce=False) for name, path in names.items()}
         log.configure(options.log_format)
@@ -115,7 +133,13 @@ def _named(argument: str) -> tuple[str, str]:
     return Path(argument).stem, argument
 
 
-def _settings(options: argparse.Namespace) -> ServerOptions:
+def _alias(argument: str, first: str) -> tuple[str, str]:
+    """`NAME=MODEL`, or a name of the first model."""
+    alias, sign, name = argument.partition("=")
+    return alias, name if sign else first
+
+
+def _settings(options: argparse.Namespace, aliases: dict[str, str]) -> ServerOptions:
     from fastllm.server.guard import is_loopback  # noqa: PLC0415 - needs the extra
     from fastllm.server.options import ServerOptions  # noqa: PLC0415
 
@@ -131,6 +155,8 @@ def _settings(options: argparse.Namespace) -> ServerOptions:
         api_keys=tuple(key for key in [*options.api_key, *environment] if key),
         cors_origins=tuple(options.cors_origin),
         allowed_hosts=hosts,
+        aliases=aliases,
+        any_model_name=options.any_model_name,
         **limits,
     )
 

@@ -14,6 +14,7 @@ import fastllm
 from fastllm.server.errors import ApiError, body_of, from_validation
 from fastllm.server.guard import Guard, Record
 from fastllm.server.options import ServerOptions
+from fastllm.server.paths import Paths
 from fastllm.server.routes import ALL
 from fastllm.server.service import Service
 
@@ -54,10 +55,11 @@ def create_app(models: Mapping[str, Model], options: ServerOptions | None = None
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(options.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
+    app.add_middleware(Paths)
     app.add_middleware(Record, service=service)
     return app
 

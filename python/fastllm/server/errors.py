@@ -96,6 +96,8 @@ def from_library(error: Exception, *, prompt: str = "messages", constraint: str 
         constraint: The field that restricts tokens; None: none does.
     """
     text = str(error)
+    if isinstance(error, library.ContextOverflowError):
+        text = _overflow(error)
     bans = constraint is not None and isinstance(error, library.SamplingError)
     rules: tuple[tuple[bool, int, str | None, str, str | None], ...] = (
         (isinstance(error, library.ContextOverflowError), 400, prompt, "context_length_exceeded", None),
@@ -119,6 +121,15 @@ def from_library(error: Exception, *, prompt: str = "messages", constraint: str 
         if applies:
             return ApiError(status, text, param=param, code=code, headers={"retry-after": retry} if retry else None)
     return None
+
+
+def _overflow(error: library.ContextOverflowError) -> str:
+    """In words by which clients of both interfaces know what happened, and shorten the conversation."""
+    return (
+        f"prompt is too long: {error.prompt_tokens} tokens > {error.context_length} maximum. "
+        f"This model's maximum context length is {error.context_length} tokens: shorten the prompt, or serve the model "
+        "with a longer context"
+    )
 
 
 def _param(message: str) -> str | None:

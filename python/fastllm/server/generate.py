@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastllm.errors import FastLLMError
+from fastllm.errors import FastLLMError, ParameterError
 from fastllm.model import Model
 from fastllm.options import SamplingParams
 from fastllm.server.errors import ApiError, from_library
@@ -17,6 +17,7 @@ from fastllm.server.metrics import Clock
 
 if TYPE_CHECKING:
     from fastllm.server.service import Service
+    from fastllm.stream import AsyncChatStream
 
 __all__ = ["ChatCall", "Job", "chat_ids", "chat_job", "completion_job"]
 
@@ -47,6 +48,8 @@ class ChatCall:
         chat_template_kwargs: Further variables of the template.
         reasoning_effort: How much to think.
         reasoning_budget: Most tokens of thinking.
+        hints: Of the last two, the names of those that are left out for a model that cannot follow them: clients send
+            them with every request, whatever the model is.
     """
 
     messages: list[dict[str, Any]]
@@ -58,6 +61,17 @@ class ChatCall:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
+    hints: frozenset[str] = frozenset()
+
+    def stream(self, model: Model, params: SamplingParams | None, keywords: Mapping[str, Any]) -> AsyncChatStream:
+        """The stream of an answer, not started; the keywords are those of this call."""
+        try:
+            return model.achat_stream(self.messages, params, **keywords)
+        except ParameterError as error:
+            name = str(error).partition(":")[0]
+            if name not in self.hints or name not in keywords:
+                raise
+        return self.stream(model, params, {key: value for key, value in keywords.items() if key != name})
 
     def keywords(self) -> dict[str, Any]:
         """The keywords of `Model.achat_stream`.
@@ -154,6 +168,15 @@ class Job:
         """Tokens of the prompt; of the first one, where there are several."""
         return self._streams[0].prompt_tokens or 0
 
+    @property
+    def prompt_ids(self) -> list[list[int]]:
+        """The tokens of the prompts, of one for each sequence. After the start."""
+        return [list(stream.prompt_ids or ()) for stream in self._streams]
+
+    def prompt_logprobs(self, index: int) -> tuple[Any, ...]:
+        """What `Generation.prompt_logprobs` will be, as far as the prompt was read."""
+        return self._streams[index].prompt_logprobs or ()
+
     async def chunks(self) -> AsyncIterator[tuple[int, Any]]:
         """The index of a sequence and a chunk of it, as they come; at the end of a sequence its result."""
         with self._errors():
@@ -220,7 +243,7 @@ def chat_job(service: Service, name: str, call: ChatCall, count: int = 1) -> Job
 
     def build() -> list[Any]:
         params = _params(call.sampling)
-        return [model.achat_stream(call.messages, _choice(params, choice), **keywords) for choice in range(count)]
+        return [call.stream(model, _choice(params, choice), keywords) for choice in range(count)]
 
     return Job(service, name, count, build, prompt="messages", constraint=_constraint({**call.sampling, **keywords}))
 
@@ -258,7 +281,7 @@ async def chat_ids(model: Model, call: ChatCall) -> list[int]:
     keywords = call.keywords()
 
     def ids() -> list[int]:
-        stream = model.achat_stream(call.messages, **keywords)  # it is never started
+        stream = call.stream(model, None, keywords)  # it is never started
         return list(stream._output.prompt_ids or ())  # noqa: SLF001 - one package
 
     try:

@@ -10,12 +10,16 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import Scope
 
-__all__ = ["configure", "request"]
+__all__ = ["configure", "request", "skipped_tools"]
 
 _LOGGER = logging.getLogger("fastllm.server")
 _LONGEST = 200
+# Kinds of tools in one line.
+_MAX_KINDS = 20
 
 
 def configure(kind: str) -> None:
@@ -55,6 +59,13 @@ def request(scope: Scope, status: int, seconds: float) -> None:
         fields["error"] = type(error).__name__
         fields["traceback"] = "".join(traceback.format_tb(error.__traceback__))
     _LOGGER.log(level, "request", extra={"fields": fields})
+
+
+def skipped_tools(request_id: str, kinds: Iterable[str]) -> None:
+    """Says which tools of a request the model is not told of: what they do is done by other servers."""
+    names = sorted({kind[:_LONGEST] for kind in kinds})[:_MAX_KINDS]
+    if names:
+        _LOGGER.info("tools skipped", extra={"fields": {"request_id": request_id, "kinds": ",".join(names)}})
 
 
 class _Json(logging.Formatter):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["ServerOptions"]
 
@@ -23,6 +24,8 @@ class ServerOptions:
         drain_timeout: Time that running requests get after SIGTERM.
         max_queue: Most sequences of a model that wait; further requests get 429.
         max_tokens: Most tokens of an answer; None: until the context is full.
+        aliases: Further names of models, with the name of the model.
+        any_model_name: Answer a request for a model that is not served with the first model, instead of a 404.
     """
 
     api_keys: tuple[str, ...] = ()
@@ -36,3 +39,5 @@ class ServerOptions:
     drain_timeout: float = 30.0
     max_queue: int = 240
     max_tokens: int | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    any_model_name: bool = False

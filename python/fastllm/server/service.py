@@ -33,6 +33,11 @@ class Service:
     def __init__(self, models: Mapping[str, Model], options: ServerOptions) -> None:
         self.models = dict(models)
         self.options = options
+        for alias, name in options.aliases.items():
+            if alias in self.models or name not in self.models:
+                raise ValueError(
+                    f"the alias {alias!r} = {name!r} must be a new name of a model: {', '.join(self.models)}"
+                )
         self.metrics = Metrics(self.models)
         self.created = int(time.time())
         self.draining = False
@@ -40,15 +45,23 @@ class Service:
         self._admitted: Counter[str] = Counter()
         self._cuts: set[asyncio.Future[None]] = set()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that requests may use: of the models, and their aliases."""
+        return (*self.models, *self.options.aliases)
+
     def find(self, name: str | None) -> tuple[str, Model]:
-        """A model by name; None: the first one.
+        """A model by name or alias; None, and with `any_model_name` every other name: the first one.
 
         Raises:
             ApiError: 404, there is none. A name is only ever looked up, never opened.
         """
         if name is None:
             name = next(iter(self.models))
+        name = self.options.aliases.get(name, name)
         model = self.models.get(name)
+        if model is None and self.options.any_model_name:
+            name, model = next(iter(self.models.items()))
         if model is None:
             raise ApiError(404, f"the model {name[:100]!r} is not served here", param="model", code="model_not_found")
         return name, model

@@ -130,7 +130,7 @@ fn decode(engine: &Engine, script: &[u32], prompt: usize) -> f64 {
                 ids.push(token.id);
             }
             Next::Event(Event::Finished(_)) => break,
-            Next::Event(Event::Prefill { .. }) => {}
+            Next::Event(Event::Prefill { .. } | Event::PromptLogprobs(_)) => {}
             other => panic!("{other:?}"),
         }
     }

@@ -16,6 +16,9 @@ pub enum Event {
         /// Tokens of the prompt.
         total: usize,
     },
+    /// Log-probabilities of tokens of the prompt, when the request asked for them: those after the ones that were reported before,
+    /// beginning with the second token, because nothing comes before the first.
+    PromptLogprobs(Vec<(u32, TokenLogprobs)>),
     /// A token of the output.
     Token(Token),
     /// The request ended as it should.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::constraint::Constraint;
 use crate::error::{ParamError, SubmitError};
-use crate::sampling::SamplingParams;
+use crate::sampling::{MAX_LOGPROBS, SamplingParams};
 use crate::stop::{Pieces, StopParams};
 
 /// Called when an event was added to an empty queue; the caller then takes events until there are none. It runs on a thread of the
@@ -24,7 +24,9 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// What ends the text.
     pub stop: StopParams,
-    /// Most tokens to make; `None`: until the context is full.
+    /// Report the log-probabilities of the tokens of the prompt, each with this many alternatives. The whole prompt is computed then.
+    pub prompt_logprobs: Option<u32>,
+    /// Maximum number of tokens to make, 0: only the prompt is read; `None`: until the context is full.
     pub max_tokens: Option<u32>,
     /// Most time from submission to the end; `None`: no limit.
     pub timeout: Option<Duration>,
@@ -49,6 +51,7 @@ impl Request {
             prompt,
             sampling: SamplingParams::default(),
             stop: StopParams::default(),
+            prompt_logprobs: None,
             max_tokens: None,
             timeout: None,
             priority: 0,
@@ -64,8 +67,8 @@ impl Request {
     pub(crate) fn validate(&self, context_length: usize, vocab_size: usize) -> Result<(), SubmitError> {
         self.sampling.validate()?;
         self.stop.validate()?;
-        if self.max_tokens == Some(0) {
-            return Err(ParamError::new("max_tokens", "0", "at least 1").into());
+        if let Some(k) = self.prompt_logprobs.filter(|&k| k > MAX_LOGPROBS) {
+            return Err(ParamError::new("prompt_logprobs", k.to_string(), format!("0 to {MAX_LOGPROBS}")).into());
         }
         let known = |id: u32| (id as usize) < vocab_size;
         let bias = self.sampling.logit_bias.keys().map(|&id| ("logit_bias", id));

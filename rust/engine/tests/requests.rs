@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::*;
 use fastllm_engine::sampling::{MAX_LOGPROBS, Sampler, SamplingParams, Scratch};
 use fastllm_engine::stop::{MAX_STOP_BYTES, MAX_STOP_STRINGS};
-use fastllm_engine::{EngineOptions, FinishReason, Next, Request, RunError, StartError, StopCause, SubmitError, Usage};
+use fastllm_engine::{EngineOptions, Failure, FinishReason, Next, Request, RunError, StartError, StopCause, SubmitError, Usage};
 
 /// The continuation of `prompt`, without an engine.
 fn alone(prompt: &[u32], params: &SamplingParams, count: usize) -> Vec<u32> {
@@ -42,6 +42,44 @@ fn an_engine_returns_what_model_and_sampler_give() {
     assert_eq!(t.prompt_tokens_per_second, 100.0 / t.prompt_seconds);
     assert_eq!(t.decode_tokens_per_second, 39.0 / t.decode_seconds);
     assert!(t.gigabytes_per_second > 0.0);
+}
+
+/// Log-probabilities of the tokens of a prompt are those that the tokens get when they are generated, however the prompt is cut,
+/// and whatever was kept of it.
+#[test]
+fn prompt_logprobs_are_those_of_generation() {
+    let sampling = || SamplingParams { logprobs: Some(3), ..seeded() };
+    let engine = start(Mock::default());
+    let made = collect(&engine.submit(Request { sampling: sampling(), max_tokens: Some(99), ..request(&[5, 7]) }).unwrap());
+    let text: Vec<u32> = [5, 7].into_iter().chain(made.ids()).collect();
+    let wanted: Vec<_> = made.tokens.iter().map(|token| (token.id, token.logprobs.clone().unwrap())).collect();
+    for max_tokens in [0, 1, 6] {
+        let asked = || Request { sampling: sampling(), prompt_logprobs: Some(3), max_tokens: Some(max_tokens), ..request(&text) };
+        for _ in 0..2 {
+            let outcome = collect(&engine.submit(asked()).unwrap());
+            let (first, rest) = outcome.prompt_logprobs.split_first().unwrap();
+            assert_eq!((first.0, rest), (7, wanted.as_slice()));
+            assert_eq!(outcome.ids(), alone(&text, &seeded(), max_tokens as usize));
+            let usage = Usage { prompt_tokens: text.len(), cached_tokens: 0, completion_tokens: max_tokens as usize };
+            assert_eq!((outcome.finished().reason, outcome.finished().usage), (FinishReason::Length, usage));
+        }
+    }
+    let single = Request { prompt_logprobs: Some(0), max_tokens: Some(1), ..request(&[5]) };
+    assert_eq!(collect(&engine.submit(single).unwrap()).prompt_logprobs, []);
+    // Without them, a request that makes nothing leaves its state for others.
+    collect(&engine.submit(Request { max_tokens: Some(0), ..request(&text) }).unwrap());
+    let next = collect(&engine.submit(Request { max_tokens: Some(1), ..request(&text) }).unwrap());
+    assert_eq!(next.finished().usage.cached_tokens, text.len() - 1);
+}
+
+#[test]
+fn numbers_that_are_none_end_a_request_for_prompt_logprobs() {
+    let text = |history: &[u32]| if history.len() == 40 { vec![f32::NAN; VOCAB] } else { logits_after(history) };
+    let engine = start(Mock { text, ..Mock::default() });
+    let asked = Request { prompt_logprobs: Some(1), max_tokens: Some(0), ..request(&[3; 60]) };
+    let outcome = collect(&engine.submit(asked).unwrap());
+    assert!(matches!(outcome.failure, Some(Failure::Sample(_))), "{:?}", outcome.failure);
+    assert_eq!(outcome.prompt_logprobs.len(), 32);
 }
 
 #[test]
@@ -179,7 +217,7 @@ fn hostile_values_are_refused_by_name() {
     cases.push(("mirostat", Box::new(|r| (r.sampling.mirostat, r.sampling.top_p) = (2, 0.9))));
     cases.push(("logprobs", Box::new(|r| r.sampling.logprobs = Some(MAX_LOGPROBS + 1))));
     cases.push(("logprobs", Box::new(|r| r.sampling.logprobs = Some(u32::MAX))));
-    cases.push(("max_tokens", Box::new(|r| r.max_tokens = Some(0))));
+    cases.push(("prompt_logprobs", Box::new(|r| r.prompt_logprobs = Some(MAX_LOGPROBS + 1))));
     cases.push(("stop", Box::new(|r| r.stop.strings = vec![String::new()])));
     cases.push(("stop", Box::new(|r| r.stop.strings = vec!["x".repeat(MAX_STOP_BYTES + 1)])));
     cases.push(("stop", Box::new(|r| r.stop.strings = vec!["x".into(); MAX_STOP_STRINGS + 1])));

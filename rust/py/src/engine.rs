@@ -98,6 +98,7 @@ impl Engine {
             prompt,
             sampling: sampling.params.clone(),
             stop: sampling.stop.clone(),
+            prompt_logprobs: sampling.prompt_logprobs,
             max_tokens: sampling.max_tokens,
             timeout: sampling.timeout,
             priority: sampling.priority,

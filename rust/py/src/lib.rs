@@ -41,7 +41,7 @@ mod _native {
     #[pymodule_export]
     use crate::model::{Model, available_isas, cache_types, default_threads};
     #[pymodule_export]
-    use crate::request::{Finished, Prefill, Request, Token};
+    use crate::request::{Finished, Prefill, PromptLogprobs, Request, Token};
     #[pymodule_export]
     use crate::roofline::{measure_compute, measure_read};
     #[pymodule_export]

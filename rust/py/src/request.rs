@@ -42,6 +42,12 @@ pub struct Prefill {
     total: usize,
 }
 
+/// Log-probabilities of further tokens of the prompt: id, its log-probability, and the most likely ones.
+#[pyclass(frozen, get_all, module = "fastllm._native")]
+pub struct PromptLogprobs {
+    tokens: Vec<(u32, f32, Vec<(u32, f32)>)>,
+}
+
 /// A token of the output and the text that it completes.
 #[pyclass(frozen, get_all, module = "fastllm._native")]
 pub struct Token {
@@ -147,6 +153,10 @@ impl Request {
     fn next(&self, py: Python<'_>, wait: bool) -> PyResult<Option<Py<PyAny>>> {
         match self.take(py, wait)? {
             Some(Event::Prefill { done, total }) => Prefill { done, total }.into_py_any(py).map(Some),
+            Some(Event::PromptLogprobs(found)) => {
+                let tokens = found.into_iter().map(|(id, l)| (id, l.logprob, l.top)).collect();
+                PromptLogprobs { tokens }.into_py_any(py).map(Some)
+            }
             Some(Event::Token(token)) => Token::from(token).into_py_any(py).map(Some),
             Some(Event::Finished(finished)) => Finished::from(*finished).into_py_any(py).map(Some),
             Some(Event::Failed(_)) | None => Ok(None),

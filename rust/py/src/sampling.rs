@@ -12,6 +12,7 @@ pub struct Sampling {
     pub(crate) params: SamplingParams,
     pub(crate) stop: StopParams,
     pub(crate) max_tokens: Option<u32>,
+    pub(crate) prompt_logprobs: Option<u32>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: i32,
 }
@@ -21,7 +22,8 @@ impl Sampling {
     #[new]
     #[pyo3(signature = (*, max_tokens, temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty,
         frequency_penalty, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, dry_sequence_breakers, xtc_probability,
-        xtc_threshold, mirostat, mirostat_tau, mirostat_eta, seed, stop, stop_token_ids, ignore_eos, logit_bias, logprobs, timeout, priority))]
+        xtc_threshold, mirostat, mirostat_tau, mirostat_eta, seed, stop, stop_token_ids, ignore_eos, logit_bias, logprobs, prompt_logprobs, timeout,
+        priority))]
     fn new(
         py: Python<'_>,
         max_tokens: Option<u32>,
@@ -49,6 +51,7 @@ impl Sampling {
         ignore_eos: bool,
         logit_bias: BTreeMap<u32, f32>,
         logprobs: Option<u32>,
+        prompt_logprobs: Option<u32>,
         timeout: Option<f64>,
         priority: i32,
     ) -> PyResult<Sampling> {
@@ -82,6 +85,6 @@ impl Sampling {
             let duration = Duration::try_from_secs_f64(s).ok().filter(|d| !d.is_zero());
             duration.ok_or_else(|| errors::parameter(py, format!("timeout = {s} is not allowed: seconds above 0")))
         };
-        Ok(Sampling { params, stop, max_tokens, timeout: timeout.map(seconds).transpose()?, priority })
+        Ok(Sampling { params, stop, max_tokens, prompt_logprobs, timeout: timeout.map(seconds).transpose()?, priority })
     }
 }

@@ -14,7 +14,7 @@ from fastllm.server.answer import DONE, EventStream, attend, event, json_respons
 from fastllm.server.errors import ApiError, body_of
 from fastllm.server.generate import ChatCall, Job, chat_job
 from fastllm.server.routes.common import FINGERPRINT, STREAMED, found, limit, logprob, new_router, usage
-from fastllm.server.wire.chat import ChatCompletionRequest, messages_of
+from fastllm.server.wire.chat import ChatCompletionRequest, format_of, messages_of, tools_of
 
 if TYPE_CHECKING:
     from fastllm.model import Model
@@ -32,6 +32,9 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
         raise ApiError(400, "stream_options needs stream", param="stream_options")
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise ApiError(400, "max_tokens and max_completion_tokens are the same: give one", param="max_tokens")
+    if body.reasoning_budget is not None and body.thinking_token_budget is not None:
+        message = "thinking_token_budget and reasoning_budget are the same: give one"
+        raise ApiError(400, message, param="thinking_token_budget")
     count = body.n or 1
     job = chat_job(service, name, _call(body, limit(service, *_most(body))), count)
     head = {
@@ -68,15 +71,13 @@ def _call(body: ChatCompletionRequest, max_tokens: int | None) -> ChatCall:
     return ChatCall(
         messages=messages_of(body.messages),
         sampling=sampling,
-        tools=None if not body.tools else [tool.model_dump(exclude_none=True) for tool in body.tools],
+        tools=tools_of(body.tools),
         tool_choice=choice if choice is None or isinstance(choice, str) else choice.model_dump(),
         parallel_tool_calls=body.parallel_tool_calls,
-        response_format=None
-        if body.response_format is None
-        else body.response_format.model_dump(exclude_none=True, by_alias=True),
+        response_format=format_of(body.response_format),
         chat_template_kwargs=body.chat_template_kwargs or {},
         reasoning_effort=body.reasoning_effort,
-        reasoning_budget=body.reasoning_budget,
+        reasoning_budget=body.thinking_token_budget if body.reasoning_budget is None else body.reasoning_budget,
     )
 
 

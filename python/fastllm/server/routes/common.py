@@ -18,9 +18,22 @@ if TYPE_CHECKING:
     from fastllm.results import TokenLogprob, TopLogprob
     from fastllm.server.service import Service
 
-__all__ = ["FINGERPRINT", "STREAMED", "found", "limit", "logprob", "new_router", "service_of", "usage"]
+__all__ = [
+    "FINGERPRINT",
+    "STREAMED",
+    "UNLIMITED",
+    "found",
+    "limit",
+    "logprob",
+    "new_router",
+    "service_of",
+    "text_of",
+    "usage",
+]
 
 FINGERPRINT = f"fastllm-{fastllm.__version__}"
+# How clients write that an answer has no limit of its own.
+UNLIMITED = -1
 # What -inf is written as: JSON has no infinities.
 _NEVER = -9999.0
 
@@ -122,6 +135,8 @@ def limit(service: Service, asked: int | None, param: str) -> int | None:
         ApiError: 400, more than this server gives.
     """
     most = service.options.max_tokens
+    if asked == UNLIMITED:
+        return most
     if asked is not None and most is not None and asked > most:
         raise ApiError(400, f"{param} = {asked} is more than the {most} of this server", param=param)
     return most if asked is None else asked
@@ -144,6 +159,11 @@ def usage(results: list[Any], *, choices: int, reasoning: int | None = None) -> 
 def logprob(model: Model, token: TokenLogprob) -> dict[str, Any]:
     """The log-probabilities at one token, in the form of OpenAI's chat."""
     return {**_one(model, token), "top_logprobs": [_one(model, top) for top in token.top]}
+
+
+def text_of(model: Model, id_: int) -> str:
+    """The text of a token alone, with U+FFFD for bytes that are no text."""
+    return model.tokenizer._native.display(id_) or ""  # noqa: SLF001 - one package
 
 
 def finite(value: float) -> float:

@@ -10,15 +10,17 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from fastllm.server import log
 from fastllm.server.answer import EventStream, attend, event, json_response
 from fastllm.server.errors import body_of
 from fastllm.server.generate import ChatCall, Job, chat_ids, chat_job
-from fastllm.server.routes.common import STREAMED, found, limit, new_router
+from fastllm.server.routes.common import STREAMED, UNLIMITED, found, limit, new_router
 from fastllm.server.wire.messages import (
     CountTokensRequest,
     MessagesRequest,
     format_of,
     messages_of,
+    skipped_of,
     tool_choice_of,
     tools_of,
 )
@@ -35,9 +37,10 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
         "max_tokens": limit(service, body.max_tokens, "max_tokens"),
         "temperature": body.temperature,
         "top_p": body.top_p,
-        "top_k": body.top_k,
+        "top_k": None if body.top_k == UNLIMITED else body.top_k,
         "stop": body.stop_sequences,
     }
+    log.skipped_tools(request.scope["fastllm.id"], skipped_of(body))
     job = chat_job(service, name, _call(body, sampling))
     await attend(service, request.receive, job.start())
     head: dict[str, Any] = {
@@ -52,12 +55,11 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
     if body.stream:
         request.scope["fastllm.stream"] = True
         identity = request.scope["fastllm.id"]
-        return EventStream(
-            service, job, _events(job, head), lambda error: event(body_of(error, _PATH, identity), "error")
-        )
+        events = _events(job, head, _edits(body))
+        return EventStream(service, job, events, lambda error: event(body_of(error, _PATH, identity), "error"))
     result = (await attend(service, request.receive, job.results()))[0]
     end = _end(result)
-    return json_response({**head, "content": _content(result), **end["delta"], "usage": end["usage"]})
+    return json_response({**head, "content": _content(result), **end["delta"], "usage": end["usage"], **_edits(body)})
 
 
 @router.post(f"{_PATH}/count_tokens", response_model=None)
@@ -65,6 +67,11 @@ async def count_tokens(body: CountTokensRequest, request: Request) -> Response:
     """The number of tokens of a conversation, as the model would read it."""
     _, _, model = found(request, body.model)
     return json_response({"input_tokens": len(await chat_ids(model, _call(body, {})))})
+
+
+def _edits(body: MessagesRequest) -> dict[str, Any]:
+    """What was left out of the conversation, where the request asks for that: nothing."""
+    return {} if body.context_management is None else {"context_management": {"applied_edits": []}}
 
 
 def _call(body: CountTokensRequest, sampling: dict[str, Any]) -> ChatCall:
@@ -81,6 +88,7 @@ def _call(body: CountTokensRequest, sampling: dict[str, Any]) -> ChatCall:
         reasoning_effort=None if body.output_config is None else body.output_config.effort,
         reasoning_budget=getattr(thinking, "budget_tokens", None),
         chat_template_kwargs=variables,
+        hints=frozenset({"reasoning_effort", "reasoning_budget"}),
     )
 
 
@@ -134,7 +142,7 @@ def _named(value: dict[str, Any]) -> bytes:
     return event(value, value["type"])
 
 
-async def _events(job: Job, head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+async def _events(job: Job, head: dict[str, Any], edits: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     yield _named({"type": "message_start", "message": {**head, "usage": _usage(job.prompt_tokens, 0, 0)}})
     yield _named({"type": "ping"})
     blocks = _Blocks()
@@ -142,7 +150,7 @@ async def _events(job: Job, head: dict[str, Any]) -> AsyncGenerator[bytes, None]
         if hasattr(item, "finish_reason"):
             for one in blocks.close():
                 yield one
-            yield _named(_end(item))
+            yield _named({**_end(item), **edits})
             yield _named({"type": "message_stop"})
             continue
         for one in blocks.add(item):

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 from starlette.responses import Response
 
+from fastllm.server import log
 from fastllm.server.answer import EventStream, attend, event, json_response
 from fastllm.server.errors import ApiError
 from fastllm.server.generate import ChatCall, Job, chat_job
 from fastllm.server.routes.common import STREAMED, found, limit, logprob, new_router
-from fastllm.server.wire.responses import ResponsesRequest, format_of, messages_of, tools_of
+from fastllm.server.wire.responses import (
+    ResponsesRequest,
+    ResponseTool,
+    format_of,
+    messages_of,
+    seal,
+    skipped_of,
+    tools_of,
+)
 
 if TYPE_CHECKING:
     from fastllm.model import Model
@@ -28,7 +37,9 @@ async def responses(body: ResponsesRequest, request: Request) -> Response:
     service, name, model = found(request, body.model)
     if body.stream_options is not None and body.stream_options.include_usage is not None:
         raise ApiError(400, "the last event has the usage in any case", param="stream_options.include_usage")
-    with_logprobs = bool(body.include)
+    included = frozenset(body.include or ())
+    with_logprobs = "message.output_text.logprobs" in included
+    log.skipped_tools(request.scope["fastllm.id"], skipped_of(body))
     if body.top_logprobs and not with_logprobs:
         raise ApiError(400, "top_logprobs needs include message.output_text.logprobs", param="top_logprobs")
     most = limit(service, body.max_output_tokens, "max_output_tokens")
@@ -37,7 +48,8 @@ async def responses(body: ResponsesRequest, request: Request) -> Response:
         sampling["logprobs"] = body.top_logprobs or 0
     job = chat_job(service, name, _call(body, sampling))
     await attend(service, request.receive, job.start())
-    answer = _Answer(_head(body, name), model if with_logprobs else None)
+    sealed = "reasoning.encrypted_content" in included
+    answer = _Answer(_head(body, name), model if with_logprobs else None, sealed=sealed)
     if body.stream:
         request.scope["fastllm.stream"] = True
         return EventStream(service, job, _events(job, answer), answer.failed)
@@ -59,6 +71,7 @@ def _call(body: ResponsesRequest, sampling: dict[str, Any]) -> ChatCall:
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=format_of(body),
         reasoning_effort=None if body.reasoning is None else body.reasoning.effort,
+        hints=frozenset({"reasoning_effort"}),
     )
 
 
@@ -85,7 +98,7 @@ def _head(body: ResponsesRequest, name: str) -> dict[str, Any]:
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "text": {"format": {"type": "text"}, **given.get("text", {})},
         "tool_choice": given.get("tool_choice", "auto"),
-        "tools": given.get("tools", []),
+        "tools": [tool.model_dump(exclude_none=True) for tool in body.tools or () if isinstance(tool, ResponseTool)],
         "top_logprobs": body.top_logprobs or 0,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "truncation": "disabled",
@@ -109,11 +122,13 @@ class _Answer:
     Args:
         response: What stays the same.
         model: Whose log-probabilities are wanted; None: nobody's.
+        sealed: Whether reasoning also comes as `encrypted_content`, for clients that give back nothing else of it.
     """
 
-    def __init__(self, response: dict[str, Any], model: Model | None) -> None:
+    def __init__(self, response: dict[str, Any], model: Model | None, *, sealed: bool = False) -> None:
         self.response = response
         self._model = model
+        self._sealed = sealed
         self._sequence = 0
         # The item that grows, by kind: "reasoning", "message" or the index of a tool call.
         self._open: str | int | None = None
@@ -175,7 +190,9 @@ class _Answer:
         """The items of an answer that was not streamed."""
         if getattr(result, "reasoning_content", None):
             content = [{"type": "reasoning_text", "text": result.reasoning_content}]
-            self._item("reasoning", {"type": "reasoning", "summary": [], "content": content})
+            item = self._item("reasoning", {"type": "reasoning", "summary": [], "content": content})
+            if self._sealed:
+                item["encrypted_content"] = seal(result.reasoning_content)
         if result.content:
             part = _part(result.content, self._some(result.logprobs))
             self._item("message", {"type": "message", "role": "assistant", "content": [part]})
@@ -236,6 +253,8 @@ class _Answer:
             yield self._event("response.content_part.done", **where, content_index=0, part=part)
         elif kind == "reasoning":
             item["content"] = [{"type": "reasoning_text", "text": text}]
+            if self._sealed:
+                item["encrypted_content"] = seal(text)
             yield self._event("response.reasoning_text.done", **where, content_index=0, text=text)
         else:
             item["arguments"] = text

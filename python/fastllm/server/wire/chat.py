@@ -6,9 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fastllm.server.wire.common import Finite, Integer, Name, Sampling, StreamOptions, Wire
+from fastllm.server.wire.common import Finite, Integer, Name, StreamOptions, Wire
+from fastllm.server.wire.compat import CacheControl, Compatible, MaxTokens
 
-__all__ = ["ChatCompletionRequest", "FunctionTool", "Message", "ResponseFormat", "ToolChoice", "messages_of"]
+__all__ = [
+    "ChatCompletionRequest",
+    "FunctionTool",
+    "Message",
+    "ResponseFormat",
+    "ToolChoice",
+    "format_of",
+    "messages_of",
+    "tools_of",
+]
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 Metadata = Annotated[
@@ -16,6 +26,10 @@ Metadata = Annotated[
 ]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Budget = Annotated[Integer, Field(ge=0, lt=2**31)]
+Verbosity = Literal["low", "medium", "high"]
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority"]
+CacheRetention = Literal["in_memory", "in-memory", "24h"]
+_CACHED = "Not used: every shared prefix is found without it"
 Empty = Annotated[list[Any], Field(max_length=0)]
 
 
@@ -24,12 +38,19 @@ class TextPart(Wire):
 
     type: Literal["text"]
     text: str
+    cache_control: CacheControl | None = Field(None, description=_CACHED)
 
 
 Content = str | list[TextPart]
 
 
-class SystemMessage(Wire):
+class CachedMessage(Wire):
+    """What all messages have."""
+
+    cache_control: CacheControl | None = Field(None, description=_CACHED)
+
+
+class SystemMessage(CachedMessage):
     """What the model is told first. "developer" is the same as "system"."""
 
     role: Literal["system", "developer"]
@@ -37,7 +58,7 @@ class SystemMessage(Wire):
     name: Name | None = None
 
 
-class UserMessage(Wire):
+class UserMessage(CachedMessage):
     """What the user said."""
 
     role: Literal["user"]
@@ -61,7 +82,7 @@ class ToolCall(Wire):
     index: Integer | None = None
 
 
-class AssistantMessage(Wire):
+class AssistantMessage(CachedMessage):
     """An earlier answer, also as it came from this server."""
 
     role: Literal["assistant"]
@@ -75,7 +96,7 @@ class AssistantMessage(Wire):
     annotations: Empty | None = None
 
 
-class ToolMessage(Wire):
+class ToolMessage(CachedMessage):
     """What a tool returned."""
 
     role: Literal["tool"]
@@ -101,6 +122,7 @@ class FunctionTool(Wire):
 
     type: Literal["function"]
     function: FunctionDescription
+    cache_control: CacheControl | None = Field(None, description=_CACHED)
 
 
 class ChosenFunction(Wire):
@@ -120,9 +142,16 @@ ToolChoice = Literal["none", "auto", "required"] | ChosenTool
 
 
 class PlainFormat(Wire):
-    """Any text, or any JSON object."""
+    """Any text."""
 
-    type: Literal["text", "json_object"]
+    type: Literal["text"]
+
+
+class ObjectFormat(Wire):
+    """Any JSON object, or one that follows a schema."""
+
+    type: Literal["json_object"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="A JSON Schema (llama.cpp)")
 
 
 class JsonSchema(Wire):
@@ -141,16 +170,23 @@ class SchemaFormat(Wire):
     json_schema: JsonSchema
 
 
-ResponseFormat = Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")]
+ResponseFormat = Annotated[PlainFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
 
 
-class ChatCompletionRequest(Sampling):
+class Prediction(Wire):
+    """Text that may be part of the answer."""
+
+    type: Literal["content"]
+    content: Content
+
+
+class ChatCompletionRequest(Compatible):
     """A conversation to answer."""
 
     model: str | None = Field(None, description="Default: the first model")
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
-    max_completion_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
+    max_tokens: MaxTokens | None = Field(None, description="Default: until the model ends its answer")
+    max_completion_tokens: MaxTokens | None = Field(None, description="As max_tokens")
     n: Annotated[Integer, Field(ge=1, le=32)] | None = Field(None, description="Answers; default: 1")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -162,6 +198,8 @@ class ChatCompletionRequest(Sampling):
     response_format: ResponseFormat | None = None
     reasoning_effort: Effort | None = None
     reasoning_budget: Budget | None = Field(None, description="Most tokens of reasoning")
+    thinking_token_budget: Budget | None = Field(None, description="As reasoning_budget (vLLM)")
+    include_reasoning: Literal[True] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = Field(
         None, description="Further variables of the chat template"
     )
@@ -169,8 +207,13 @@ class ChatCompletionRequest(Sampling):
     safety_identifier: str | None = Field(None, description="Not used")
     prompt_cache_key: str | None = Field(None, description="Not used: common beginnings are found without it")
     metadata: Metadata | None = Field(None, description="Not used, as nothing is stored")
+    prompt_cache_retention: CacheRetention | None = Field(None, description="Not used")
+    verbosity: Verbosity | None = Field(None, description="Not used: the models know no verbosity")
+    prediction: Prediction | None = Field(None, description="Not used: repeated text is predicted without it")
+    echo: Literal[False] | None = None
+    add_special_tokens: Literal[False] | None = Field(None, description="The template writes them")
     store: Literal[False] | None = Field(None, description="Nothing is stored")
-    service_tier: Literal["auto", "default"] | None = Field(None, description="There is one")
+    service_tier: ServiceTier | None = Field(None, description="There is one")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: 1")
 
@@ -179,7 +222,7 @@ def messages_of(messages: list[Any]) -> list[dict[str, Any]]:
     """Messages as templates know them: contents are text, developers are the system."""
     found = []
     for message in messages:
-        item = message.model_dump(exclude_none=True)
+        item = message.model_dump(exclude_none=True, exclude={"cache_control"})
         content = item.get("content")
         if isinstance(content, list):
             item["content"] = "".join(part["text"] for part in content)
@@ -190,3 +233,17 @@ def messages_of(messages: list[Any]) -> list[dict[str, Any]]:
         item.pop("annotations", None)
         found.append(item)
     return found
+
+
+def tools_of(tools: list[FunctionTool] | None) -> list[dict[str, Any]] | None:
+    """The tools as the library takes them."""
+    return None if not tools else [tool.model_dump(exclude_none=True, exclude={"cache_control"}) for tool in tools]
+
+
+def format_of(form: PlainFormat | ObjectFormat | SchemaFormat | None) -> dict[str, Any] | None:
+    """The form of the answer as the library takes it."""
+    if form is None:
+        return None
+    if isinstance(form, ObjectFormat) and form.schema_ is not None:
+        return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema_}}
+    return form.model_dump(exclude_none=True, by_alias=True)

@@ -63,7 +63,9 @@ class StreamOptions(Wire):
 class Extensions(Body):
     """Sampling beyond OpenAI's fields."""
 
-    top_k: Annotated[Integer, Field(ge=0, lt=2**32)] | None = Field(None, description="Keep this many tokens; 0: all")
+    top_k: Annotated[Integer, Field(ge=-1, lt=2**32)] | None = Field(
+        None, description="Keep this many tokens; 0 or -1: all"
+    )
     min_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(
         None, description="Keep tokens at least this likely relative to the best"
     )
@@ -89,7 +91,9 @@ class Sampling(Extensions):
     top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: 1")
     presence_penalty: Annotated[Finite, Field(ge=-100, le=100)] | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-100, le=100)] | None = None
-    seed: Annotated[Integer, Field(ge=0, le=U64)] | None = Field(None, description="Choice i of n has seed + i")
+    seed: Annotated[Integer, Field(ge=-(2**63), le=U64)] | None = Field(
+        None, description="Choice i of n has seed + i; a negative one: a different seed each time"
+    )
     stop: StopStrings | None = None
     logit_bias: (
         dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Annotated[Finite, Field(ge=-100, le=100)]] | None

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fastllm.server.wire.chat import FunctionTool, Message, Metadata
-from fastllm.server.wire.common import Body, Integer, Sampling, StreamOptions, TokenId
+from fastllm.server.wire.common import Body, Integer, StreamOptions, TokenId
+from fastllm.server.wire.compat import Compatible, MaxTokens
 
 __all__ = ["CompletionRequest", "DetokenizeRequest", "EmbeddingRequest", "TokenizeRequest"]
 
@@ -20,22 +21,27 @@ Prompt = (
 )
 
 
-class CompletionRequest(Sampling):
+class CompletionRequest(Compatible):
     """Texts to continue."""
 
     model: str | None = Field(None, description="Default: the first model")
     prompt: Prompt
-    max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = Field(None, description="Default: 16")
+    max_tokens: MaxTokens | Annotated[Literal[0], Field(description="0: only the prompt")] | None = Field(
+        None, description="Default: 16"
+    )
     n: Annotated[Integer, Field(ge=1, le=32)] | None = Field(None, description="Texts for each prompt; default: 1")
     best_of: Literal[1] | None = Field(None, description="Not supported beyond 1")
-    echo: bool | None = Field(None, description="Begin with the prompt; not with logprobs")
-    logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     parse_special: bool | None = Field(
         None,
         description="Texts of control tokens in a text prompt, such as <|im_end|>, become these tokens; default: true",
     )
+    echo: bool | None = Field(None, description="Begin with the prompt, in logprobs too")
+    logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = Field(
+        None, description="Log-probabilities of the tokens, and of this many alternatives"
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    suffix: Annotated[str, Field(max_length=0)] | None = Field(None, description="Not supported")
     user: str | None = Field(None, description="Not used")
     metadata: Metadata | None = Field(None, description="Not used, as nothing is stored")
 
@@ -55,8 +61,14 @@ class TokenizeRequest(Body):
 
     model: str | None = Field(None, description="Default: the first model")
     prompt: str | None = None
+    content: str | None = Field(None, description="A text, as llama.cpp's server takes it: see add_special")
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     add_special_tokens: bool | None = Field(None, description="For a prompt: as the model reads it; default: true")
+    add_special: bool | None = Field(None, description="For content: add the tokens that begin a text; default: false")
+    parse_special: bool | None = Field(
+        None, description="Texts of control tokens, such as <|im_end|>, become these tokens; default: true"
+    )
+    return_token_strs: bool | None = Field(None, description="Also give the texts of the tokens")
     tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = None
 

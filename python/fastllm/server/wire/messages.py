@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from fastllm.server.errors import ApiError
 from fastllm.server.wire.chat import ToolName
 from fastllm.server.wire.common import Body, Finite, Integer, Name, Text, Wire
+from fastllm.server.wire.compat import CacheControl
 
-__all__ = ["CountTokensRequest", "MessagesRequest", "format_of", "messages_of", "tool_choice_of", "tools_of"]
+__all__ = [
+    "CountTokensRequest",
+    "MessagesRequest",
+    "format_of",
+    "messages_of",
+    "skipped_of",
+    "tool_choice_of",
+    "tools_of",
+]
 
-
-class CacheControl(Wire):
-    """A hint where a common beginning ends; not needed here."""
-
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
+# Blocks about tools that a different server ran.
+_SERVER_BLOCK = re.compile(r"(server|mcp)_tool_use|[a-z_]+_tool_result|tool_reference|container_upload")
 
 
 class Block(Wire):
@@ -31,7 +38,7 @@ class TextBlock(Block):
 
     type: Literal["text"]
     text: str
-    citations: Annotated[list[Any], Field(max_length=0)] | None = None
+    citations: list[Any] | None = Field(None, description="Not used")
 
 
 class ThinkingBlock(Wire):
@@ -42,6 +49,27 @@ class ThinkingBlock(Wire):
     signature: str = ""
 
 
+class RedactedThinkingBlock(Wire):
+    """Reasoning of a different server's answer, which cannot be read: skipped."""
+
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+class ServerBlock(BaseModel):
+    """What a tool of a different server did, or was found to be: skipped."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Name
+
+
+def _kind(block: Any) -> str | None:
+    kind = block.get("type") if isinstance(block, dict) else getattr(block, "type", None)
+    if not isinstance(kind, str):
+        return None
+    return "server" if kind != "tool_result" and _SERVER_BLOCK.fullmatch(kind[:256]) else kind
+
+
 class ToolUseBlock(Block):
     """A tool call of an earlier answer."""
 
@@ -49,7 +77,10 @@ class ToolUseBlock(Block):
     id: Name
     name: ToolName
     input: dict[str, Any]
-    caller: None = None
+    caller: dict[str, Any] | None = Field(None, description="Not used")
+
+
+ResultBlock = Annotated[Annotated[TextBlock, Tag("text")] | Annotated[ServerBlock, Tag("server")], Discriminator(_kind)]
 
 
 class ToolResultBlock(Block):
@@ -57,7 +88,7 @@ class ToolResultBlock(Block):
 
     type: Literal["tool_result"]
     tool_use_id: Name
-    content: str | list[TextBlock] | None = None
+    content: str | list[ResultBlock] | None = None
     is_error: bool | None = None
 
 
@@ -65,14 +96,43 @@ class UserTurn(Wire):
     """What the user said, and what tools returned."""
 
     role: Literal["user"]
-    content: str | list[Annotated[TextBlock | ToolResultBlock, Field(discriminator="type")]]
+    content: (
+        str
+        | list[
+            Annotated[
+                Annotated[TextBlock, Tag("text")]
+                | Annotated[ToolResultBlock, Tag("tool_result")]
+                | Annotated[ServerBlock, Tag("server")],
+                Discriminator(_kind),
+            ]
+        ]
+    )
 
 
 class AssistantTurn(Wire):
     """An earlier answer."""
 
     role: Literal["assistant"]
-    content: str | list[Annotated[TextBlock | ThinkingBlock | ToolUseBlock, Field(discriminator="type")]]
+    content: (
+        str
+        | list[
+            Annotated[
+                Annotated[TextBlock, Tag("text")]
+                | Annotated[ThinkingBlock, Tag("thinking")]
+                | Annotated[RedactedThinkingBlock, Tag("redacted_thinking")]
+                | Annotated[ToolUseBlock, Tag("tool_use")]
+                | Annotated[ServerBlock, Tag("server")],
+                Discriminator(_kind),
+            ]
+        ]
+    )
+
+
+class SystemTurn(Wire):
+    """What the model is told in the middle of a conversation."""
+
+    role: Literal["system"]
+    content: str | list[TextBlock]
 
 
 class AnthropicTool(Block):
@@ -82,6 +142,34 @@ class AnthropicTool(Block):
     input_schema: dict[str, Any]
     description: str | None = None
     type: Literal["custom"] | None = None
+    strict: bool | None = Field(None, description="Calls follow the schema")
+    eager_input_streaming: bool | None = Field(None, description="Not used: arguments are streamed as they are made")
+    defer_loading: bool | None = Field(None, description="Not used: the model is told of all tools")
+    allowed_callers: Annotated[list[Name], Field(max_length=16)] | None = Field(
+        None, description="Not used: the model is the only caller"
+    )
+
+
+class ServerTool(BaseModel):
+    """A tool that Anthropic's servers define or run: the model is not told of it."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Name
+
+
+def _tool_kind(tool: Any) -> str:
+    kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
+    return "server" if isinstance(kind, str) and kind != "custom" else "custom"
+
+
+AnthropicTools = Annotated[
+    list[
+        Annotated[
+            Annotated[AnthropicTool, Tag("custom")] | Annotated[ServerTool, Tag("server")], Discriminator(_tool_kind)
+        ]
+    ],
+    Field(max_length=128),
+]
 
 
 class ToolChoiceAny(Wire):
@@ -103,6 +191,7 @@ class Thinking(Wire):
     """Whether to think; sets `enable_thinking` of the template."""
 
     type: Literal["adaptive", "disabled"]
+    display: Name | None = Field(None, description="Not used: all of it is shown")
 
 
 class LimitedThinking(Wire):
@@ -110,6 +199,7 @@ class LimitedThinking(Wire):
 
     type: Literal["enabled"]
     budget_tokens: Annotated[Integer, Field(ge=0, lt=2**31)]
+    display: Name | None = Field(None, description="Not used: all of it is shown")
 
 
 class OutputFormat(Wire):
@@ -123,7 +213,9 @@ class OutputConfig(Wire):
     """The form of the answer, and how much to think."""
 
     format: OutputFormat | None = None
-    effort: Literal["low", "medium", "high", "xhigh"] | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = Field(
+        None, description="Left out for models that know none"
+    )
 
 
 class UserMetadata(Wire):
@@ -136,12 +228,21 @@ class CountTokensRequest(Body):
     """A conversation whose tokens are counted."""
 
     model: str | None = Field(None, description="Default: the first model")
-    messages: Annotated[list[Annotated[UserTurn | AssistantTurn, Field(discriminator="role")]], Field(min_length=1)]
+    messages: Annotated[
+        list[Annotated[UserTurn | AssistantTurn | SystemTurn, Field(discriminator="role")]], Field(min_length=1)
+    ]
     system: str | list[TextBlock] | None = None
-    tools: Annotated[list[AnthropicTool], Field(max_length=128)] | None = None
+    tools: AnthropicTools | None = None
     tool_choice: Annotated[ToolChoiceAny | ToolChoiceTool, Field(discriminator="type")] | None = None
     thinking: Annotated[Thinking | LimitedThinking, Field(discriminator="type")] | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = Field(None, description="As output_config.format")
+    context_management: dict[str, Any] | None = Field(None, description="Not used: nothing is left out")
+    thread: Any = Field(None, description="Not used")
+    speed: Name | None = Field(None, description="Not used")
+    inference_geo: Name | None = Field(None, description="Not used")
+    mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = None
+    container: None = None
     cache_control: CacheControl | None = Field(None, description="Not used: common beginnings are found without it")
 
 
@@ -151,7 +252,9 @@ class MessagesRequest(CountTokensRequest):
     max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)]
     temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: 1")
     top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: 1")
-    top_k: Annotated[Integer, Field(ge=0, lt=2**32)] | None = Field(None, description="Keep this many tokens; 0: all")
+    top_k: Annotated[Integer, Field(ge=-1, lt=2**32)] | None = Field(
+        None, description="Keep this many tokens; 0 or -1: all"
+    )
     stop_sequences: Annotated[list[Text], Field(max_length=64)] | None = None
     stream: bool | None = None
     metadata: UserMetadata | None = Field(None, description="Not used")
@@ -168,6 +271,8 @@ def messages_of(body: CountTokensRequest) -> list[dict[str, Any]]:
             found.append({"role": turn.role, "content": turn.content})
         elif isinstance(turn, UserTurn):
             found += _user(turn)
+        elif isinstance(turn, SystemTurn):
+            found.append({"role": "system", "content": _text(turn.content)})
         else:
             found.append(_assistant(turn))
     return found
@@ -205,26 +310,41 @@ def _assistant(turn: AssistantTurn) -> dict[str, Any]:
     return message
 
 
-def _text(content: str | list[TextBlock]) -> str:
-    return content if isinstance(content, str) else "".join(block.text for block in content)
+def _text(content: str | list[TextBlock] | list[ResultBlock]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(block.text for block in content if isinstance(block, TextBlock))
 
 
 def tools_of(body: CountTokensRequest) -> list[dict[str, Any]] | None:
     """The tools as those of a chat."""
-    if not body.tools:
-        return None
     found = []
-    for tool in body.tools:
+    for tool in body.tools or ():
+        if not isinstance(tool, AnthropicTool):
+            continue
         function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
-        if tool.description is not None:
-            function["description"] = tool.description
+        for name in ("description", "strict"):
+            if getattr(tool, name) is not None:
+                function[name] = getattr(tool, name)
         found.append({"type": "function", "function": function})
-    return found
+    return found or None
+
+
+def skipped_of(body: CountTokensRequest) -> list[str]:
+    """The kinds of the tools that the model is not told of, and of their traces in earlier turns."""
+    tools = [tool.type for tool in body.tools or () if isinstance(tool, ServerTool)]
+    contents = [turn.content for turn in body.messages if not isinstance(turn.content, str)]
+    return tools + [block.type for content in contents for block in content if isinstance(block, ServerBlock)]
 
 
 def format_of(body: CountTokensRequest) -> dict[str, Any] | None:
     """The form of the answer as that of a chat."""
-    form = None if body.output_config is None else body.output_config.format
+    form = body.output_format
+    if body.output_config is not None and body.output_config.format is not None:
+        if form is not None:
+            message = "output_format and output_config.format are the same: give one"
+            raise ApiError(400, message, param="output_format", code="invalid_value")
+        form = body.output_config.format
     if form is None:
         return None
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema_, "strict": True}}

@@ -1,5 +1,6 @@
 //! Log-probabilities of the model itself: log-softmax of the logits before bias, penalties and filters, as OpenAI reports them.
 
+use super::SampleError;
 use super::math;
 use super::select::largest;
 
@@ -10,6 +11,21 @@ pub struct TokenLogprobs {
     pub logprob: f32,
     /// Of the most likely tokens, most likely first: (id, log-probability).
     pub top: Vec<(u32, f32)>,
+}
+
+/// For the token `id` and the `k` most likely ones, of any logits: what a token of a prompt is given.
+///
+/// # Errors
+/// NaN or +infinity among the logits, or nothing above -infinity.
+pub fn token_logprobs(logits: &[f32], id: u32, k: usize) -> Result<TokenLogprobs, SampleError> {
+    let (max, valid) = math::max_and_validity(logits);
+    if !valid {
+        let invalid = logits.iter().enumerate().find(|(_, logit)| logit.is_nan() || **logit == f32::INFINITY);
+        if let Some((index, &value)) = invalid {
+            return Err(SampleError::InvalidLogit { id: index as u32, value });
+        }
+    }
+    if max == f32::NEG_INFINITY { Err(SampleError::AllBanned) } else { Ok(of(logits, id, k)) }
 }
 
 /// For the token `id` and the `k` most likely ones. `logits` have a largest value and no NaN.

@@ -36,7 +36,7 @@ mod typical_p;
 mod xtc;
 
 pub use candidates::Scratch;
-pub use logprobs::TokenLogprobs;
+pub use logprobs::{TokenLogprobs, token_logprobs};
 pub use params::{MAX_LOGPROBS, SamplingParams};
 pub use random::{entropy_seed, philox4x32, uniform};
 

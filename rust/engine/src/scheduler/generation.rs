@@ -6,7 +6,7 @@ use crate::constraint::{Constrained, MaskWorker};
 use crate::error::{Failure, ParamError, SubmitError};
 use crate::event::{FinishReason, StopCause, Token};
 use crate::request::Request;
-use crate::sampling::{Choice, Sampler, Scratch};
+use crate::sampling::{Choice, Sampler, Scratch, TokenLogprobs, token_logprobs};
 use crate::stop::Output;
 
 /// Sampling and stopping of one request.
@@ -18,6 +18,8 @@ pub(crate) struct Generation {
     end_ids: Arc<[u32]>,
     stop_ids: Vec<u32>,
     max_tokens: Option<u32>,
+    /// Alternatives to report for each token of the prompt; `None`: its log-probabilities are not wanted.
+    prompt_logprobs: Option<u32>,
     made: usize,
 }
 
@@ -41,7 +43,8 @@ impl End {
 impl Generation {
     /// Takes what it needs of a valid request; the prompt stays.
     pub(crate) fn new(request: Request, masks: &Arc<MaskWorker>) -> Result<(Self, Vec<u32>), SubmitError> {
-        let Request { prompt, sampling, stop, max_tokens, end_of_generation, pieces, constraint, skip_ahead, .. } = request;
+        let Request { prompt, sampling, stop, prompt_logprobs, max_tokens, end_of_generation, pieces, constraint, skip_ahead, .. } =
+            request;
         // The log-probabilities of a token need the logits before it.
         let skip_ahead = skip_ahead && sampling.logprobs.is_none();
         let banned = if stop.ignore_eos { Arc::clone(&end_of_generation) } else { Arc::new([]) };
@@ -51,7 +54,22 @@ impl Generation {
         let mut stop_ids = stop.token_ids;
         stop_ids.sort_unstable();
         let output = Output::new(pieces, &stop.strings);
-        Ok((Self { sampler, output, constraint, end_ids, stop_ids, max_tokens, made: 0 }, prompt))
+        Ok((Self { sampler, output, constraint, end_ids, stop_ids, max_tokens, prompt_logprobs, made: 0 }, prompt))
+    }
+
+    /// Whether the logits after every token of the prompt are wanted.
+    pub(crate) fn wants_prompt_logprobs(&self) -> bool {
+        self.prompt_logprobs.is_some()
+    }
+
+    /// The log-probabilities of `tokens` of the prompt, by the logits before each of them.
+    pub(crate) fn prompt_logprobs<'a>(
+        &self,
+        tokens: &[u32],
+        logits: impl Iterator<Item = &'a [f32]>,
+    ) -> Result<Vec<(u32, TokenLogprobs)>, Failure> {
+        let k = self.prompt_logprobs.unwrap_or_default() as usize;
+        tokens.iter().zip(logits).map(|(&id, logits)| Ok((id, token_logprobs(logits, id, k)?))).collect()
     }
 
     /// Tokens made so far.
@@ -73,6 +91,9 @@ impl Generation {
         scratch: &mut Scratch,
         show: &mut dyn FnMut(Token),
     ) -> Result<Option<End>, Failure> {
+        if self.left() == 0 {
+            return Ok(Some(End::early(FinishReason::Length)));
+        }
         let mask = self.constraint.as_mut().map(Constrained::mask).transpose()?;
         let choice = self.sampler.sample_within(mask, logits, scratch)?;
         let end = self.append(choice, tokens, context_length, show)?;

@@ -105,9 +105,13 @@ impl Running {
         self.split.map_or(usize::MAX, |split| split.saturating_sub(self.committed).max(1))
     }
 
-    /// Whether the logits of every position are wanted.
+    /// Whether the logits of every position that it computes next are wanted.
     pub(crate) fn wants_all_logits(&self) -> bool {
-        matches!(self.task.work, Work::Logits(_))
+        match &self.task.work {
+            Work::Generate(generation) => self.committed < self.prompt_tokens && generation.wants_prompt_logprobs(),
+            Work::Logits(_) => true,
+            Work::Transfer(_) => false,
+        }
     }
 
     /// Whether its tokens are the beginning of what others may ask for: logits are read once.
@@ -152,6 +156,7 @@ impl Running {
     /// How many of its next `count` rows ask for logits.
     pub(crate) fn wanted_logits(&self, count: usize) -> usize {
         match self.task.work {
+            _ if self.wants_all_logits() => count,
             Work::Generate(_) => (count + 1).saturating_sub(self.remaining()),
             Work::Logits(_) => count,
             Work::Transfer(_) => 0,
@@ -160,16 +165,15 @@ impl Running {
 
     /// Appends the next `count` rows of this request.
     pub(crate) fn extend_rows(&self, count: usize, rows: &mut Vec<Row>) {
-        let (tokens, last) = (&self.task.tokens, self.task.tokens.len() - 1);
+        let (tokens, last, all) = (&self.task.tokens, self.task.tokens.len() - 1, self.wants_all_logits());
         let positions = self.committed..self.committed + count;
         rows.extend(positions.map(|position| Row {
             sequence: self.sequence,
             position: position as u32,
             token: tokens.get(position).copied().unwrap_or_else(|| self.draft[position - tokens.len()]),
             logits: match self.task.work {
-                Work::Generate(_) => position >= last,
-                Work::Logits(_) => true,
-                Work::Transfer(_) => false,
+                Work::Generate(_) => all || position >= last,
+                Work::Logits(_) | Work::Transfer(_) => all,
             },
         }));
     }
@@ -184,7 +188,7 @@ impl Running {
         scratch: &mut Scratch,
         cost: Cost,
     ) -> usize {
-        let (first, known) = (self.committed, self.task.tokens.len());
+        let (first, known, all) = (self.committed, self.task.tokens.len(), self.wants_all_logits());
         let certain = count.min(known - first);
         self.committed += certain;
         self.draft.truncate(count - certain);
@@ -193,6 +197,19 @@ impl Running {
             task.ticket.send(Event::Prefill { done: *committed, total: *prompt_tokens });
         }
         let Task { ticket, tokens, work, watch, .. } = task;
+        if let Work::Generate(generation) = work
+            && all
+        {
+            // After the last token of the prompt comes what is generated.
+            let next = &tokens[first + 1..(*committed + 1).min(known)];
+            match catch("reading logits", || generation.prompt_logprobs(next, Iterator::take(&mut *logits, next.len()))) {
+                Ok(Ok(found)) => ticket.send(Event::PromptLogprobs(found)),
+                Ok(Err(failure)) | Err(failure) => {
+                    self.outcome = Some(Err(failure));
+                    return first + count - *committed;
+                }
+            }
+        }
         let result = match work {
             Work::Generate(_) if *committed < known => Ok(Ok(None)),
             Work::Generate(generation) => catch("sampling", || {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use fastllm_engine::sampling::TokenLogprobs;
 use fastllm_engine::{DecodeError, Decoder, Engine, EngineOptions, Event, Failure, Finished, Handle, Logits, Next, Pieces, Request, Token};
 use fastllm_model::batch::{Row, SequenceId};
 
@@ -234,6 +235,7 @@ pub fn start(mock: Mock) -> Engine {
 pub struct Outcome {
     pub tokens: Vec<Token>,
     pub prefill: Vec<(usize, usize)>,
+    pub prompt_logprobs: Vec<(u32, TokenLogprobs)>,
     pub finished: Option<Finished>,
     pub failure: Option<Failure>,
 }
@@ -257,6 +259,7 @@ impl Outcome {
         assert!(self.finished.is_none() && self.failure.is_none(), "nothing follows the last event");
         match event {
             Event::Prefill { done, total } => self.prefill.push((done, total)),
+            Event::PromptLogprobs(found) => self.prompt_logprobs.extend(found),
             Event::Token(token) => self.tokens.push(token),
             Event::Finished(finished) => self.finished = Some(*finished),
             Event::Failed(failure) => self.failure = Some(failure),
