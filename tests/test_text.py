@@ -123,8 +123,10 @@ def test_published_templates(shared):
         if "lenient_output" in case:  # the reference fails for a reason of its own
             assert template.render(case["messages"], **arguments, **case["kwargs"]) == case["lenient_output"]
         elif "output" not in case:
+            # The template as it is: `render` gives it the system message in a place that it has.
+            native, moment = template._native, (now.year, now.month, now.day, 10, 30, 0, 0)
             with pytest.raises(fastllm.TemplateError):
-                template.render(case["messages"], **arguments, **case["kwargs"])
+                native.render(case["messages"], case["tools"], case["add_generation_prompt"], moment, case["kwargs"])
         else:
             assert template.render(case["messages"], **arguments, **case["kwargs"]) == case["output"], case["template"]
 

@@ -38,6 +38,7 @@ __all__ = [
     "default_threads",
     "measure_compute",
     "measure_read",
+    "reasons",
     "shutdown",
     "tool_formats",
 ]
@@ -54,6 +55,7 @@ def default_threads() -> int: ...
 def measure_compute(isa: str, threads: int, seconds: float) -> tuple[tuple[float, float], tuple[float, float]]: ...
 def measure_read(isa: str, threads: Sequence[int], bytes: int, seconds: float) -> list[tuple[float, float]]: ...
 def shutdown() -> None: ...
+def reasons(template: str) -> bool: ...
 def tool_formats() -> list[str]: ...
 
 @final
@@ -96,15 +98,23 @@ class Tokenizer:
 class ChatTemplate:
     def __new__(cls, source: str, bos_token: str | None, eos_token: str | None) -> ChatTemplate: ...
     def variables(self) -> list[str]: ...
+    def support(self) -> tuple[bool, bool, bool, bool]: ...
     def encode(
         self,
         tokenizer: Tokenizer,
         messages: list[Any],
         tools: list[Any] | None,
-        add_generation_prompt: bool,
+        continued: bool,
         now: tuple[int, int, int, int, int, int, int] | None,
         variables: dict[str, Any],
-    ) -> tuple[str, list[int]]: ...
+    ) -> tuple[str, list[int], str]: ...
+    def render_continued(
+        self,
+        messages: list[Any],
+        tools: list[Any] | None,
+        now: tuple[int, int, int, int, int, int, int] | None,
+        variables: dict[str, Any],
+    ) -> str: ...
     def render(
         self,
         messages: list[Any],
@@ -208,7 +218,8 @@ class Sampling:
     ) -> Sampling: ...
 
 @final
-class Grammar: ...
+class Grammar:
+    def begun(self, text: str) -> Grammar: ...
 
 @final
 class Grammars:

@@ -36,6 +36,8 @@ class ChatOutput(_Output[ChatChunk, ChatReply]):
     def __init__(self, prepared: Prepared, tokenizer: Tokenizer, progress: Progress | None) -> None:
         super().__init__(self._chunk_of, self._reply, tokenizer, prepared.params, progress)
         self._parser = prepared.parser
+        # What the prompt has of the answer is not given again.
+        self._held_content, self._held_reasoning = prepared.held
         self._parallel = prepared.parallel
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -75,8 +77,10 @@ class ChatOutput(_Output[ChatChunk, ChatReply]):
             if self.enough:
                 break
             if kind == "content":
+                text, self._held_content = _without(text, self._held_content)  # noqa: PLW2901
                 content.append(text)
             elif kind == "reasoning":
+                text, self._held_reasoning = _without(text, self._held_reasoning)  # noqa: PLW2901
                 reasoning.append(text)
             elif kind == "malformed":
                 self._malformed.append(text)
@@ -125,3 +129,10 @@ class ChatOutput(_Output[ChatChunk, ChatReply]):
             calls,
             tuple(self._malformed),
         )
+
+
+def _without(text: str, held: str) -> tuple[str, str]:
+    """A text without what was held back before it, and what is still held back."""
+    if text.startswith(held):
+        return text[len(held) :], ""
+    return ("", held[len(text) :]) if held.startswith(text) else (text, "")

@@ -14,7 +14,7 @@ from fastllm.tools import Tool, ToolChoice
 if TYPE_CHECKING:
     from fastllm.chat import ChatTemplate
 
-__all__ = ["ChatOptions", "ChatSettings"]
+__all__ = ["ChatOptions", "ChatSettings", "final_message"]
 
 
 class ChatOptions(SamplingOptions, total=False):
@@ -33,6 +33,7 @@ class ChatOptions(SamplingOptions, total=False):
     chat_template: ChatTemplate | str | None
     chat_template_kwargs: Mapping[str, Any] | None
     response_format: Mapping[str, Any] | type[Any] | None
+    continue_final_message: bool | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ class ChatSettings:
     enable_thinking: bool | None = None
     chat_template: ChatTemplate | str | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
+    continue_final_message: bool | None = None
 
     @classmethod
     def resolve(
@@ -69,6 +71,9 @@ class ChatSettings:
                 suggestion = _suggestion(name, _OPTIONS)
                 raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{suggestion}")
         settings = cls(**{name: value for name, value in options.items() if name in _SETTINGS})
+        if not isinstance(settings.continue_final_message, bool | None):
+            kind = type(settings.continue_final_message).__name__
+            raise TypeError(f"continue_final_message must be a bool or None, not {kind}")
         sampling = {name: value for name, value in options.items() if name not in _SETTINGS}
         if sampling.get("prompt_logprobs") is not None or (params is not None and params.prompt_logprobs is not None):
             raise ParameterError("prompt_logprobs: a chat does not report them; generate does")
@@ -79,6 +84,30 @@ class ChatSettings:
                 raise ParameterError("response_format cannot be combined with json_schema, regex, grammar or choices")
             resolved = dataclasses.replace(resolved, json_schema=schema)  # type: ignore[arg-type]  # checked there
         return settings, resolved
+
+
+def final_message(continue_final_message: bool | None, add_generation_prompt: bool | None, role: str) -> bool | None:
+    """The option `continue_final_message` of `Model.chat` for the two fields of requests that vLLM has.
+
+    Args:
+        continue_final_message: None: it is not given.
+        add_generation_prompt: None: it is not given. True: a new answer; False: the last message is continued.
+        role: The role of the last message.
+
+    Raises:
+        ParameterError: The two do not go together, or there is nothing to continue.
+    """
+    if continue_final_message and add_generation_prompt:
+        raise ParameterError("continue_final_message and add_generation_prompt cannot both be true")
+    if continue_final_message is None and add_generation_prompt is not None:
+        if not add_generation_prompt and role != "assistant":
+            raise ParameterError(
+                "add_generation_prompt = false needs a last message of the assistant, which is then continued"
+            )
+        return not add_generation_prompt
+    if add_generation_prompt is False and not continue_final_message:
+        raise ParameterError("add_generation_prompt = false needs continue_final_message = true")
+    return continue_final_message
 
 
 _SETTINGS = frozenset(field.name for field in dataclasses.fields(ChatSettings))

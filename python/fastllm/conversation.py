@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 from fastllm import _native
 from fastllm.chat_options import ChatSettings
 from fastllm.errors import FastLLMWarning, ParameterError, TemplateError
-from fastllm.tools import Tool, ToolChoice, describe_tool
+from fastllm.template_input import adapt, check_arrival, continues, declaration, text_of
+from fastllm.tools import ToolChoice
 
 if TYPE_CHECKING:
     from fastllm.chat import ChatTemplate, Message
     from fastllm.options import SamplingParams
     from fastllm.tokenizer import Tokenizer
 
-__all__ = ["Prepared", "normalise", "prepare"]
+__all__ = ["THINKING", "Prepared", "normalise", "prepare", "shown"]
 
 
 # What templates call the variable that says whether to reason.
-_THINKING = ("enable_thinking", "thinking")
+THINKING = ("enable_thinking", "thinking")
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,17 @@ class Prepared:
     budget: int | None
     # Whether the answer follows a grammar.
     constrained: bool
+    # What the prompt has of the answer, and which parts of it the parser holds back: content and reasoning.
+    begun: str = ""
+    held: tuple[str, str] = ("", "")
 
     def grammar(self, grammars: _native.Grammars) -> _native.Grammar | None:
         """What the answer must follow, compiled."""
         if not self.constrained:
             return None
         form = self.params._grammar(grammars)  # noqa: SLF001 - one package
-        return self.parser.grammar(grammars, *_chosen(self.choice), self.parallel, self.reasons, form, self.budget)
+        made = self.parser.grammar(grammars, *_chosen(self.choice), self.parallel, self.reasons, form, self.budget)
+        return made.begun(self.begun) if made is not None and self.begun else made
 
 
 def prepare(
@@ -60,20 +65,49 @@ def prepare(
 ) -> Prepared:
     """Writes the prompt."""
     budget = _budget(settings.reasoning_budget)
-    tools = None if settings.tools is None else [_declaration(tool) for tool in settings.tools]
+    tools = None if settings.tools is None else [declaration(tool) for tool in settings.tools]
     choice = _choice(settings.tool_choice, tools)
     if choice == "none" or not tools:
         # What is not shown is not called.
         tools, choice = None, "auto"
     variables = _variables(template, settings)
-    shown = None if tools is None else [_shown(tool) for tool in tools]
-    text, ids = template._encode(tokenizer, normalise(template, messages), shown, variables)  # noqa: SLF001 - one package
-    parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, text)  # noqa: SLF001
+    declared = None if tools is None else [shown(tool) for tool in tools]
+    continued = continues(messages, settings.continue_final_message)
+    if continued and not _is_begun(messages[-1]):
+        # An answer of which nothing is written yet.
+        messages, continued = messages[:-1], False
+    given, declared = adapt(template, normalise(template, messages), declared)
+    if continued:
+        given[-1] = {**given[-1], "content": text_of(given[-1].get("content"))}
+    text, ids, begun = template._encode(tokenizer, given, declared, variables, continued=continued)  # noqa: SLF001 - one package
+    check_arrival(template, given, declared, variables, text)
+    before = text.removesuffix(begun)
+    parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, before)  # noqa: SLF001
+    held = _held(parser, begun, given[-1]) if begun else ("", "")
     parallel = bool(settings.parallel_tool_calls)
     # A model that is told not to reason is not led into it where only few tokens are allowed.
-    reasons = not any(variables.get(name) is False for name in _THINKING)
+    reasons = not any(variables.get(name) is False for name in THINKING)
     constrained = parser.constrained(*_chosen(choice), parallel, reasons, params.constrained, budget is not None)
-    return Prepared(ids, params, parser, parallel, choice, reasons, budget, constrained)
+    return Prepared(ids, params, parser, parallel, choice, reasons, budget, constrained, begun, held)
+
+
+def _is_begun(message: Message) -> bool:
+    return bool(message.get("content") or message.get("reasoning_content") or message.get("thinking"))
+
+
+def _held(parser: _native.OutputParser, begun: str, message: Message) -> tuple[str, str]:
+    """Gives a parser what the prompt has of the answer; the ends of content and reasoning that it holds back."""
+    parts = {"content": "", "reasoning": ""}
+    for kind, _, text in parser.push(begun):
+        if kind == "begin":
+            raise ParameterError("continue_final_message: the last message holds a tool call, and cannot be continued")
+        if kind in parts:
+            parts[kind] += text
+    content = message.get("content") or ""
+    reasoning = "" if content else message.get("reasoning_content") or message.get("thinking") or ""
+    wholes = ((content, parts["content"]), (reasoning, parts["reasoning"]))
+    first, second = (whole[len(part) :] if whole.startswith(part) else "" for whole, part in wholes)
+    return first, second
 
 
 def _chosen(choice: str | tuple[str]) -> tuple[str, str | None]:
@@ -92,20 +126,12 @@ def _budget(budget: Any) -> int | None:
     return number
 
 
-def _shown(tool: dict[str, Any]) -> dict[str, Any]:
+def shown(tool: dict[str, Any]) -> dict[str, Any]:
     """A declaration as templates know it: models were not taught what "strict" means."""
     function = tool.get("function")
     if isinstance(function, Mapping) and "strict" in function:
         tool = {**tool, "function": {name: value for name, value in function.items() if name != "strict"}}
     return {name: value for name, value in tool.items() if name != "strict"}
-
-
-def _declaration(tool: Tool) -> dict[str, Any]:
-    if isinstance(tool, Mapping):
-        return dict(tool)
-    if callable(tool):
-        return describe_tool(tool)
-    raise TypeError(f"a tool must be a dict or a function, not {type(tool).__name__}")
 
 
 def _choice(choice: ToolChoice, tools: list[dict[str, Any]] | None) -> str | tuple[str]:
@@ -132,7 +158,7 @@ def _variables(template: ChatTemplate, settings: ChatSettings) -> dict[str, Any]
     if own is not None:
         raise ParameterError(f"chat_template_kwargs cannot have {own!r}: chat sets it itself")
     wanted = (
-        ("enable_thinking", settings.enable_thinking, _THINKING),
+        ("enable_thinking", settings.enable_thinking, THINKING),
         ("reasoning_effort", settings.reasoning_effort, ("reasoning_effort",)),
     )
     for option, value, names in wanted:
@@ -186,7 +212,7 @@ def _special(message: Message) -> bool:
 def _message(message: Message, style: _Style) -> dict[str, Any]:
     out = dict(message)
     if isinstance(out.get("content"), (list, tuple)) and not style.parts:
-        out["content"] = "".join(_text(part) for part in out["content"])
+        out["content"] = text_of(out["content"])
     if out.get("tool_calls"):
         out["tool_calls"] = [_call(call, style) for call in out["tool_calls"]]
         if not out.get("content"):
@@ -200,16 +226,6 @@ def _message(message: Message, style: _Style) -> dict[str, Any]:
             out["thinking"] += "\n\n" + out["content"]
             out["content"] = ""
     return out
-
-
-def _text(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        text: str = part["text"]
-        return text
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    raise ParameterError(f"the chat template takes text only, not a part of type {kind!r}")
 
 
 def _call(call: Any, style: _Style) -> Any:

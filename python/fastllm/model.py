@@ -16,7 +16,7 @@ from fastllm import _native
 from fastllm.answer import ChatOutput
 from fastllm.chat import ChatTemplate, Message
 from fastllm.chat_options import ChatOptions, ChatSettings
-from fastllm.conversation import Prepared, normalise, prepare
+from fastllm.conversation import Prepared, normalise, prepare, shown
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams, _flag
@@ -31,6 +31,7 @@ from fastllm.stream import (
     _Output,
     require_asyncio,
 )
+from fastllm.template_input import declaration, is_continuable
 from fastllm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from typing_extensions import Self, Unpack
+
+    from fastllm.tools import Tool
 
 __all__ = ["Model", "Prompt"]
 
@@ -342,6 +345,9 @@ class Model:
                 enable_thinking: Whether to reason, for templates that read it.
                 chat_template: Another template than that of the file.
                 chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
+                continue_final_message: What to do with a last message of the assistant. True: continue it; the reply
+                    holds what is new only, and response_format and its like apply to all of the message. False: begin
+                    a new answer after it. None: it is refused.
                 response_format: What the content must be, as in the OpenAI interface: a dict with the "type" "text",
                     "json_object" or "json_schema", or a class with `model_json_schema`. In place of `json_schema`.
                 json_schema, regex, grammar, choices: What the content must be. Reasoning may come first, and where
@@ -409,19 +415,40 @@ class Model:
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Tool] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | None = None,
         now: datetime | None = None,
         **variables: Any,
     ) -> str:
-        """The text of a conversation, by the template of the file. The arguments are those of `ChatTemplate.render`.
+        """The text of a conversation, by the template of the file.
 
         Messages are changed as `chat` does where the template wants them otherwise: see docs/tools.md.
+
+        Args:
+            messages: As in `chat`.
+            tools: As in `chat`: dicts or Python functions.
+            add_generation_prompt: Open the assistant's turn at the end. None: yes, unless the last message is the
+                assistant's.
+            continue_final_message: End the text within the last message, whatever the template writes after it. None:
+                yes where the last message is the assistant's and add_generation_prompt is not given. Both false: the
+                last message is closed, and nothing follows.
+            now: What `strftime_now` sees; None: the local time.
+            variables: Further variables of the template, such as `enable_thinking`.
+
+        Raises:
+            ParameterError: Both add_generation_prompt and continue_final_message are true.
+            As `ChatTemplate.render`.
         """
+        if continue_final_message is None:
+            continue_final_message = add_generation_prompt is None and is_continuable(messages)
+        if add_generation_prompt is None:
+            add_generation_prompt = not continue_final_message
         return self.chat_template.render(
             normalise(self.chat_template, messages),
-            tools=tools,
+            tools=None if tools is None else [shown(declaration(tool)) for tool in tools],
             add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
             now=now,
             **variables,
         )

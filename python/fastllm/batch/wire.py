@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastllm.batch.errors import RequestError
+from fastllm.chat_options import final_message
+from fastllm.errors import ParameterError
 from fastllm.options import SamplingParams, _suggestion
 from fastllm.results import ChatReply, Generation
 
@@ -27,7 +29,7 @@ _SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams)
 _CHAT_KEYWORDS = frozenset(
     (
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "chat_template_kwargs"),
-        *("reasoning_effort", "reasoning_budget", "enable_thinking"),
+        *("reasoning_effort", "reasoning_budget", "enable_thinking", "continue_final_message"),
     )
 )
 # Keywords of `Model.generate` alone that a request may have.
@@ -98,6 +100,7 @@ def translate(endpoint: str, body: Mapping[str, Any], model_name: str) -> Call:
     else:
         allowed |= _CHAT_KEYWORDS
         _rename_chat_options(fields)
+        _final_message(fields, inputs[0][-1]["role"])
     unknown = next((name for name in fields if name not in allowed), None)
     if unknown is not None:
         raise RequestError(f"unknown field {unknown!r}{_suggestion(unknown)}", unknown)
@@ -126,6 +129,20 @@ def _rename_chat_options(fields: dict[str, Any]) -> None:
         raise RequestError("chat_template_kwargs must be an object", "chat_template_kwargs")
     if fields.get("response_format") == {"type": "text"}:
         del fields["response_format"]  # the default
+
+
+def _final_message(fields: dict[str, Any], role: str) -> None:
+    """What to do with a last message of the assistant."""
+    options = {name: fields.pop(name, None) for name in ("continue_final_message", "add_generation_prompt")}
+    for name, value in options.items():
+        if not isinstance(value, bool | None):
+            raise RequestError(f"{name} must be true or false", name)
+    try:
+        found = final_message(**options, role=role)
+    except ParameterError as error:
+        raise RequestError(str(error), "add_generation_prompt") from None
+    if found is not None:
+        fields["continue_final_message"] = found
 
 
 def _messages(value: Any) -> list[dict[str, Any]]:

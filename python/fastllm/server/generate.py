@@ -50,6 +50,7 @@ class ChatCall:
         reasoning_budget: Most tokens of thinking.
         hints: Of the last two, the names of those that are left out for a model that cannot follow them: clients send
             them with every request, whatever the model is.
+        continue_final_message: Whether a last message of the assistant is continued; None: it is refused.
     """
 
     messages: list[dict[str, Any]]
@@ -62,6 +63,7 @@ class ChatCall:
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
     hints: frozenset[str] = frozenset()
+    continue_final_message: bool | None = None
 
     def stream(self, model: Model, params: SamplingParams | None, keywords: Mapping[str, Any]) -> AsyncChatStream:
         """The stream of an answer, not started; the keywords are those of this call."""
@@ -94,7 +96,7 @@ class ChatCall:
             raise ApiError(400, "tool_choice names a tool, but there are no tools", param="tool_choice")
         if self.response_format is not None and self.response_format.get("type") != "text":
             found["response_format"] = self.response_format
-        for name in ("reasoning_effort", "reasoning_budget"):
+        for name in ("reasoning_effort", "reasoning_budget", "continue_final_message"):
             if getattr(self, name) is not None:
                 found[name] = getattr(self, name)
         return found

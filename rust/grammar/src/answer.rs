@@ -96,8 +96,39 @@ impl Answer {
         answer
     }
 
+    /// The tokens of a text with which the prompt has begun the answer.
+    ///
+    /// # Errors
+    /// No answer begins with it.
+    pub fn begin(self: &Arc<Self>, text: &str) -> Result<Vec<u32>, ConstraintError> {
+        let ids = vocabulary::within(&self.tokenizer, text, true);
+        let ids = ids.ok_or_else(|| ConstraintError("the tokenizer cannot encode the beginning of the answer exactly".to_owned()))?;
+        self.start(&ids)?;
+        Ok(ids)
+    }
+
     /// The constraint of one request.
     pub fn constraint(self: &Arc<Self>) -> Box<dyn Constraint> {
+        Box::new(self.fresh())
+    }
+
+    /// The constraint of one request whose prompt has begun the answer with the tokens of [`begin`](Self::begin).
+    ///
+    /// # Errors
+    /// No answer begins with them.
+    pub fn constraint_after(self: &Arc<Self>, begun: &[u32]) -> Result<Box<dyn Constraint>, ConstraintError> {
+        Ok(Box::new(self.start(begun)?))
+    }
+
+    fn start(self: &Arc<Self>, begun: &[u32]) -> Result<Run, ConstraintError> {
+        let mut run = self.fresh();
+        for &id in begun {
+            run.accept(id)?;
+        }
+        Ok(run)
+    }
+
+    fn fresh(self: &Arc<Self>) -> Run {
         let mut run = Run {
             answer: Arc::clone(self),
             phase: Phase::Answer,
@@ -121,7 +152,7 @@ impl Answer {
                 run.thought = reasoning.grammar.as_ref().map(|grammar| grammar.start());
             }
         }
-        Box::new(run)
+        run
     }
 }
 

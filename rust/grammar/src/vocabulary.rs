@@ -85,7 +85,7 @@ impl TokenizerEnv for Tokens {
 
 impl Tokens {
     fn text(&self, text: &str) -> Vec<u32> {
-        within(&self.tokenizer, text).unwrap_or_else(|| self.trie.greedy_tokenize(text.as_bytes()))
+        within(&self.tokenizer, text, false).unwrap_or_else(|| self.trie.greedy_tokenize(text.as_bytes()))
     }
 }
 
@@ -98,7 +98,7 @@ pub fn ids(tokenizer: &Tokenizer, marker: &str) -> Vec<u32> {
         let fits = |id: &u32| tokenizer.token_bytes(*id).is_some_and(|bytes| !bytes.is_empty() && rest.starts_with(bytes));
         (0..tokenizer.vocab_size() as u32).filter(fits).max_by_key(|id| tokenizer.token_bytes(*id).map(<[u8]>::len))
     };
-    within(tokenizer, marker).unwrap_or_else(|| {
+    within(tokenizer, marker, false).unwrap_or_else(|| {
         let (mut rest, mut ids) = (marker.as_bytes(), Vec::new());
         while let Some(id) = longest(rest) {
             rest = &rest[tokenizer.token_bytes(id).map_or(rest.len(), <[u8]>::len)..];
@@ -108,12 +108,12 @@ pub fn ids(tokenizer: &Tokenizer, marker: &str) -> Vec<u32> {
     })
 }
 
-/// The ids of a text within another one, if the tokenizer has them.
-fn within(tokenizer: &Tokenizer, text: &str) -> Option<Vec<u32>> {
+/// The ids of a text within another one, with `parse_special` those of control tokens too, if the tokenizer has them.
+pub fn within(tokenizer: &Tokenizer, text: &str, parse_special: bool) -> Option<Vec<u32>> {
     if text.is_empty() {
         return Some(Vec::new());
     }
-    let options = EncodeOptions { add_special: false, parse_special: false };
+    let options = EncodeOptions { add_special: false, parse_special };
     let encode = |text: &str| tokenizer.encode(text, options).unwrap_or_default();
     let plain = encode(text);
     if stands_for(tokenizer, &plain, text) {

@@ -2,7 +2,7 @@
 use crate::errors::OrRaise;
 use crate::json;
 use crate::tokenizer::{SignalCheck, Tokenizer, id_list, warn_of_dropped};
-use fastllm_text::chat::{self, DateTime, RenderInput};
+use fastllm_text::chat::{self, Continued, DateTime, RenderInput};
 use fastllm_text::tokenizer::EncodeOptions;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -22,9 +22,15 @@ impl ChatTemplate {
         Ok(ChatTemplate { inner })
     }
 
-    /// The names that the template reads and does not set itself.
-    fn variables(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        self.inner.variables().or_raise(py)
+    /// The names that the template takes from outside.
+    fn variables(&self) -> Vec<String> {
+        self.inner.variables().to_vec()
+    }
+
+    /// What the template writes when it is given: a system message, tools, calls, results. Found by rendering small conversations.
+    fn support(&self, py: Python<'_>) -> (bool, bool, bool, bool) {
+        let chat::Support { system, tools, calls, results } = py.detach(|| self.inner.support());
+        (system, tools, calls, results)
     }
 
     /// Renders; `now` is year, month, day, hour, minute, second, microsecond.
@@ -42,20 +48,42 @@ impl ChatTemplate {
         py.detach(|| self.inner.render(&input.borrow())).or_raise(py)
     }
 
-    /// Renders for a tokenizer: the text, and its ids, in which the control tokens are the template's.
-    #[pyo3(signature = (tokenizer, messages, tools, add_generation_prompt, now, variables))]
+    /// Renders up to the end of the last message, which is continued.
+    #[pyo3(signature = (messages, tools, now, variables))]
+    fn render_continued(
+        &self,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        now: Option<Now>,
+        variables: &Bound<'_, PyDict>,
+    ) -> PyResult<String> {
+        let py = messages.py();
+        let input = Input::new(messages, tools, false, now, variables)?;
+        py.detach(|| self.inner.render_continued(&input.borrow())).or_raise(py)
+    }
+
+    /// Renders for a tokenizer: the text, its ids, in which the control tokens are the template's, and how far the answer has begun.
+    /// With `continued`, the text ends within the last message, and otherwise with the generation prompt.
+    #[pyo3(signature = (tokenizer, messages, tools, continued, now, variables))]
     fn encode(
         &self,
         tokenizer: &Tokenizer,
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
-        add_generation_prompt: bool,
+        continued: bool,
         now: Option<Now>,
         variables: &Bound<'_, PyDict>,
-    ) -> PyResult<(Py<PyString>, Py<PyAny>)> {
+    ) -> PyResult<(Py<PyString>, Py<PyAny>, String)> {
         let py = messages.py();
-        let input = Input::new(messages, tools, add_generation_prompt, now, variables)?;
-        let prompt = py.detach(|| chat::prompt(&self.inner, &tokenizer.inner, &input.borrow())).or_raise(py)?;
+        let input = Input::new(messages, tools, !continued, now, variables)?;
+        let rendered = py.detach(|| {
+            let (template, tokenizer, input) = (&self.inner, &tokenizer.inner, input.borrow());
+            if continued {
+                return chat::continued(template, tokenizer, &input);
+            }
+            Ok(Continued { prompt: chat::prompt(template, tokenizer, &input)?, begun: String::new() })
+        });
+        let Continued { prompt, begun } = rendered.or_raise(py)?;
         let mut signals = SignalCheck::new();
         let ids = py.detach(|| {
             if let Some((text, guard)) = &prompt.guarded {
@@ -67,7 +95,7 @@ impl ChatTemplate {
         signals.into_result()?;
         let ids = ids.or_raise(py)?;
         warn_of_dropped(py, &tokenizer.inner)?;
-        Ok((PyString::from_bytes(py, prompt.text.as_bytes())?.unbind(), id_list(py, &ids)?.unbind()))
+        Ok((PyString::from_bytes(py, prompt.text.as_bytes())?.unbind(), id_list(py, &ids)?.unbind(), begun))
     }
 }
 

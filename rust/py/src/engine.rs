@@ -93,6 +93,8 @@ impl Engine {
         let py = prompt.py();
         let engine = self.inner.get(py)?;
         let prompt = ids(prompt)?;
+        let constraint = grammar.map(|grammar| py.detach(|| grammar.constraint())).transpose();
+        let constraint = constraint.map_err(|error| errors::internal(py, error.to_string()))?;
         let request = engine::Request {
             pieces: Box::new(TokenPieces::after(&self.tokenizer, &prompt, shown.unwrap_or_default())),
             prompt,
@@ -103,7 +105,7 @@ impl Engine {
             timeout: sampling.timeout,
             priority: sampling.priority,
             end_of_generation: Arc::clone(&self.end_of_generation),
-            constraint: grammar.map(|grammar| py.detach(|| grammar.constraint())),
+            constraint,
             skip_ahead,
             notify: waker.map(Waker::notify),
         };

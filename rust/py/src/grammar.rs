@@ -1,7 +1,7 @@
 //! `Grammars` and `Grammar`: what the output of a request must follow.
 use crate::errors::{self, OrRaise};
 use crate::tokenizer::Tokenizer;
-use fastllm_engine::Constraint;
+use fastllm_engine::{Constraint, ConstraintError};
 use fastllm_grammar::{Answer, Compiler, Grammar as Compiled, Source};
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -21,14 +21,32 @@ pub struct Grammar {
 enum Inner {
     One(Arc<Compiled>),
     Answer(Arc<Answer>),
+    /// An answer, and the tokens with which the prompt has begun it.
+    Begun(Arc<Answer>, Vec<u32>),
+}
+
+#[pymethods]
+impl Grammar {
+    /// The grammar of what follows a text with which the prompt has begun the answer.
+    fn begun(&self, py: Python<'_>, text: &str) -> PyResult<Grammar> {
+        let Inner::Answer(answer) = &self.inner else {
+            return Err(errors::internal(py, "only an answer can have begun".to_owned()));
+        };
+        let ids = py.detach(|| answer.begin(text)).map_err(|error| {
+            let text = "the last message cannot be continued: it is not the beginning of what the options ask for, such as response_format";
+            errors::parameter(py, format!("{text} ({error})"))
+        })?;
+        Ok(Grammar { inner: Inner::Begun(Arc::clone(answer), ids) })
+    }
 }
 
 impl Grammar {
     /// The constraint of one request.
-    pub fn constraint(&self) -> Box<dyn Constraint> {
+    pub fn constraint(&self) -> Result<Box<dyn Constraint>, ConstraintError> {
         match &self.inner {
-            Inner::One(grammar) => grammar.constraint(),
-            Inner::Answer(answer) => answer.constraint(),
+            Inner::One(grammar) => Ok(grammar.constraint()),
+            Inner::Answer(answer) => Ok(answer.constraint()),
+            Inner::Begun(answer, ids) => answer.constraint_after(ids),
         }
     }
 
@@ -40,7 +58,7 @@ impl Grammar {
     pub fn form(&self) -> Option<Arc<Compiled>> {
         match &self.inner {
             Inner::One(grammar) => Some(Arc::clone(grammar)),
-            Inner::Answer(_) => None,
+            Inner::Answer(_) | Inner::Begun(..) => None,
         }
     }
 }

@@ -14,6 +14,12 @@ pub fn tool_formats() -> Vec<&'static str> {
     Format::ALL.map(Format::name).to_vec()
 }
 
+/// Whether a chat template has markers of reasoning that are known.
+#[pyfunction]
+pub fn reasons(template: &str) -> bool {
+    Reasoning::detect(template).is_some() || Format::detect(template) == Format::Harmony
+}
+
 /// A parser for the answer to one prompt.
 #[pyclass(frozen, module = "fastllm._native")]
 pub struct OutputParser {

@@ -52,7 +52,80 @@ fn extensions_beyond_the_reference() {
     assert_eq!(text("{% set ns = namespace(ids=[]) %}{% set _ = ns.ids.append('a') %}{{ ns.ids|length }}{{ ns.ids[0] }}"), "1a");
     assert_eq!(text(r#"{{ ('{"b": [1.5, null], "a": "x"}'|from_json).b }}{{ ('[1]'|fromjson)[0] }}"#), "[1.5, None]1");
     assert_eq!(text("{{ {'items': 5}.items }}{{ {'items': 5}.items() }}"), "5[('items', 5)]");
-    assert_eq!(text("{% set x = 'a'|safe %}{{ x + '<b>' }}"), "a<b>");
+}
+
+/// As in the reference: what is added to a safe string is escaped, and the result is safe. `~` makes plain text.
+#[test]
+fn safe_strings_escape_what_is_added() {
+    assert_eq!(text("{% set x = 'a'|safe %}{{ x + '<b>' }}{{ '<b>' + x }}{{ (x + '<b>') + '<' }}"), "a&lt;b&gt;&lt;b&gt;aa&lt;b&gt;&lt;");
+    assert_eq!(text("{% set x = '<i>'|safe %}{{ x ~ '<b>' }}{{ x.upper() + '&' }}{{ x|replace('i', '<') + '&' }}"), "<i><b><I>&amp;<<>&");
+    assert_eq!(text("{{ '<'|e is escaped }}{{ '<'|e|e }}{{ '<' is escaped }}{{ '%s'|safe % '<' }}"), "True&lt;False&lt;");
+}
+
+#[test]
+fn macros_take_any_arguments() {
+    let source = "{%- macro f(a, b=2) -%}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{%- endmacro -%} {{ f(1) }} {{ f(1, 3, 4, 5, x=6) }}";
+    assert_eq!(text(source), "12(){} 13(4, 5){'x': 6}");
+    assert_eq!(text("{% macro f() %}{{ varargs|join('-') }}{{ caller() }}{% endmacro %}{% call f(1, 2) %}x{% endcall %}"), "1-2x");
+    assert!(matches!(error("{% macro f(a) %}{{ kwargs }}{% endmacro %}{{ f(1, 2) }}"), TemplateError::Evaluation { .. }));
+}
+
+#[test]
+fn filters_take_none_as_jinja2_does() {
+    for filter in ["selectattr('a')", "rejectattr('a', 'equalto', 1)", "select", "reject('none')", "map('upper')", "map(attribute='a')"] {
+        assert_eq!(text(&format!("{{{{ none|{filter}|list }}}}")), "[]", "{filter}");
+    }
+    for filter in ["list", "length", "join", "sum", "first", "sort", "unique", "batch(2)", "dictsort", "min", "items", "groupby('a')"] {
+        assert!(matches!(error(&format!("{{{{ none|{filter} }}}}")), TemplateError::Evaluation { .. }), "{filter}");
+    }
+}
+
+#[test]
+fn what_more_the_dialect_has() {
+    assert_eq!(text("{% set j = joiner('; ') %}{{ j() }}a{{ j() }}b{{ j() }}"), "a; b; ");
+    assert_eq!(text("{% set c = cycler(1, 2) %}{{ c.next() }}{{ c.next() }}{{ c.next() }}{{ c.current }}"), "1212");
+    assert_eq!(
+        text("{{ 'aa bb cc dd'|truncate(8, leeway=0) }}|{{ 'aaaaaaaa'|truncate(5, true, '!', 0) }}|{{ 'short'|truncate(3) }}"),
+        "aa...|aaaa!|short"
+    );
+    assert_eq!(text("{{ {(1, 'a'): 2}[(1, 'a')] }}{{ {(1, 'a'): 2} }}{{ (1, 'a') in {(1, 'a'): 2} }}"), "2{(1, 'a'): 2}True");
+    assert_eq!(text("{{ range is callable }}{{ 1 is callable }}{{ nothing is callable }}{{ 'a'.upper is callable }}"), "TrueFalseTrueTrue");
+    assert_eq!(
+        text("{{ 'a'.upper is defined }}{{ {}.keys is defined }}{{ {}.x is defined }}{{ none.x is undefined }}"),
+        "TrueTrueFalseTrue"
+    );
+    assert!(matches!(error("{{ nothing.x is defined }}"), TemplateError::Evaluation { .. }));
+    assert_eq!(text("{{ \"it's a-b (c\"|title }}"), "It's A-B (C");
+}
+
+#[test]
+fn variables_are_those_of_jinja2() {
+    let variables = |source: &str| ChatTemplate::new(source, None, None).unwrap().variables().join(" ");
+    assert_eq!(variables("{% set x = x|default(true) %}{{ x }}"), "x");
+    assert_eq!(variables("{% set x = 1 %}{{ x }}{% for m in ms %}{{ loop.index }}{{ x }}{{ y }}{% endfor %}{% set y = 1 %}"), "ms");
+    assert_eq!(variables("{% if a %}{% set x = 1 %}{% endif %}"), "a x");
+    assert_eq!(variables("{% macro f(a, b=c) %}{{ caller() }}{{ varargs }}{{ d }}{% endmacro %}{{ kwargs }}{{ range(3) }}"), "c d kwargs");
+    assert_eq!(variables("{% set ns = namespace(a=b) %}{% set ns.c = d %}{% with e = f %}{{ e }}{% endwith %}{{ e }}"), "b d e f");
+}
+
+/// A message that is continued ends the prompt, whatever the template writes after it; its white space is kept.
+#[test]
+fn the_last_message_is_continued() {
+    let continued = |source: &str, messages: Value| {
+        let input = RenderInput { messages: &messages, tools: None, add_generation_prompt: true, now: None, variables: &Map::new() };
+        ChatTemplate::new(source, None, None).unwrap().render_continued(&input)
+    };
+    let source =
+        "{% for m in messages %}<{{ m.role }}>{{ m.content|trim }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    let messages = json!([{"role": "user", "content": " a "}, {"role": "assistant", "content": "b "}]);
+    assert_eq!(continued(source, messages.clone()).unwrap(), "<user>a</s><assistant>b ");
+    assert!(continued("{{ messages[0].content }}", messages).is_err());
+    assert!(continued(source, json!([{"role": "assistant", "content": ""}])).is_err());
+    let thought = json!([{"role": "assistant", "content": "", "reasoning_content": "hm"}]);
+    assert_eq!(
+        continued("{% for m in messages %}<think>{{ m.reasoning_content }}</think>{{ m.content }}{% endfor %}", thought).unwrap(),
+        "<think>hm"
+    );
 }
 
 #[test]

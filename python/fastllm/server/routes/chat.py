@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 from starlette.responses import Response
 
+from fastllm.chat_options import final_message
+from fastllm.errors import ParameterError
 from fastllm.server.answer import DONE, EventStream, attend, event, json_response
 from fastllm.server.errors import ApiError, body_of
 from fastllm.server.generate import ChatCall, Job, chat_job
@@ -78,7 +80,15 @@ def _call(body: ChatCompletionRequest, max_tokens: int | None) -> ChatCall:
         chat_template_kwargs=body.chat_template_kwargs or {},
         reasoning_effort=body.reasoning_effort,
         reasoning_budget=body.thinking_token_budget if body.reasoning_budget is None else body.reasoning_budget,
+        continue_final_message=_continues(body),
     )
+
+
+def _continues(body: ChatCompletionRequest) -> bool | None:
+    try:
+        return final_message(body.continue_final_message, body.add_generation_prompt, body.messages[-1].role)
+    except ParameterError as error:
+        raise ApiError(400, str(error), param="add_generation_prompt") from None
 
 
 def _usage(job: Job, results: list[Any]) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from starlette.responses import Response
 
+from fastllm.conversation import THINKING
+from fastllm.errors import FastLLMError
 from fastllm.server import log
 from fastllm.server.answer import EventStream, attend, event, json_response
 from fastllm.server.errors import body_of
@@ -25,6 +27,9 @@ from fastllm.server.wire.messages import (
     tools_of,
 )
 
+if TYPE_CHECKING:
+    from fastllm.model import Model
+
 router = new_router("Anthropic")
 _PATH = "/v1/messages"
 
@@ -32,7 +37,7 @@ _PATH = "/v1/messages"
 @router.post(_PATH, response_model=None, responses=STREAMED)
 async def messages(body: MessagesRequest, request: Request) -> Response:
     """Answers a conversation, at once or as server-sent events."""
-    service, name, _ = found(request, body.model)
+    service, name, model = found(request, body.model)
     sampling = {
         "max_tokens": limit(service, body.max_tokens, "max_tokens"),
         "temperature": body.temperature,
@@ -41,7 +46,7 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
         "stop": body.stop_sequences,
     }
     log.skipped_tools(request.scope["fastllm.id"], skipped_of(body))
-    job = chat_job(service, name, _call(body, sampling))
+    job = chat_job(service, name, _call(model, body, sampling))
     await attend(service, request.receive, job.start())
     head: dict[str, Any] = {
         "id": f"msg_{uuid.uuid4().hex}",
@@ -66,7 +71,7 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
 async def count_tokens(body: CountTokensRequest, request: Request) -> Response:
     """The number of tokens of a conversation, as the model would read it."""
     _, _, model = found(request, body.model)
-    return json_response({"input_tokens": len(await chat_ids(model, _call(body, {})))})
+    return json_response({"input_tokens": len(await chat_ids(model, _call(model, body, {})))})
 
 
 def _edits(body: MessagesRequest) -> dict[str, Any]:
@@ -74,22 +79,41 @@ def _edits(body: MessagesRequest) -> dict[str, Any]:
     return {} if body.context_management is None else {"context_management": {"applied_edits": []}}
 
 
-def _call(body: CountTokensRequest, sampling: dict[str, Any]) -> ChatCall:
+def _call(model: Model, body: CountTokensRequest, sampling: dict[str, Any]) -> ChatCall:
     choice, parallel = tool_choice_of(body)
-    thinking = body.thinking
-    variables = {} if thinking is None else {"enable_thinking": thinking.type != "disabled"}
+    messages = messages_of(body)
+    variables, budget = _thinking(model, body)
     return ChatCall(
-        messages=messages_of(body),
+        messages=messages,
         sampling=sampling,
         tools=tools_of(body),
         tool_choice=choice,
         parallel_tool_calls=parallel,
         response_format=format_of(body),
         reasoning_effort=None if body.output_config is None else body.output_config.effort,
-        reasoning_budget=getattr(thinking, "budget_tokens", None),
+        reasoning_budget=budget,
         chat_template_kwargs=variables,
         hints=frozenset({"reasoning_effort", "reasoning_budget"}),
+        # A last turn of the assistant is continued, as Anthropic documents it.
+        continue_final_message=True if messages[-1]["role"] == "assistant" else None,
     )
+
+
+def _thinking(model: Model, body: CountTokensRequest) -> tuple[dict[str, Any], int | None]:
+    """The variable of the template that turns thinking on and off, and the budget."""
+    thinking = body.thinking
+    if thinking is None:
+        return {}, None
+    budget = getattr(thinking, "budget_tokens", None)
+    try:
+        template = model.chat_template
+    except FastLLMError:
+        return {}, budget  # the error comes where the prompt is written
+    name = next((name for name in THINKING if name in template.variables), None)
+    if name is not None:
+        return {name: thinking.type != "disabled"}, budget
+    # Thinking that cannot be turned off is ended at once.
+    return {}, 0 if thinking.type == "disabled" and template.reasons else budget
 
 
 def _content(result: Any) -> list[dict[str, Any]]:

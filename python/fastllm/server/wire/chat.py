@@ -203,6 +203,10 @@ class ChatCompletionRequest(Compatible):
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = Field(
         None, description="Further variables of the chat template"
     )
+    continue_final_message: bool | None = Field(
+        None, description="Whether a last message of the assistant is continued, or a new answer follows it"
+    )
+    add_generation_prompt: bool | None = Field(None, description="The opposite of continue_final_message")
     user: str | None = Field(None, description="Not used")
     safety_identifier: str | None = Field(None, description="Not used")
     prompt_cache_key: str | None = Field(None, description="Not used: common beginnings are found without it")

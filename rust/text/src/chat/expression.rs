@@ -18,15 +18,17 @@ pub(super) struct Expr {
     pub(super) text: String,
     filtered: bool,
     height: usize,
+    /// Bytes of the text before the `.` of the attribute with which it ends, if it ends with one.
+    attribute_at: Option<usize>,
 }
 
 impl Expr {
     fn atom(text: impl Into<String>, height: usize) -> Expr {
-        Expr { text: text.into(), filtered: false, height }
+        Expr { text: text.into(), filtered: false, height, attribute_at: None }
     }
 
     fn filtered(text: String, height: usize) -> Expr {
-        Expr { text, filtered: true, height }
+        Expr { text, filtered: true, height, attribute_at: None }
     }
 
     fn into_atom(self) -> Expr {
@@ -40,13 +42,20 @@ pub(super) struct Tokens<'t> {
     at: usize,
     line: usize,
     nesting: usize,
+    /// The variables that were read since they were last taken.
+    loads: Vec<String>,
 }
 
 type Result<T> = std::result::Result<T, TemplateError>;
 
 impl<'t> Tokens<'t> {
     pub(super) fn new(tokens: &'t [Token], line: usize) -> Self {
-        Tokens { all: tokens, at: 0, line, nesting: 0 }
+        Tokens { all: tokens, at: 0, line, nesting: 0, loads: Vec::new() }
+    }
+
+    /// The variables that were read since the last call.
+    pub(super) fn take_loads(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.loads)
     }
 
     pub(super) fn is_end(&self) -> bool {
@@ -310,7 +319,10 @@ impl<'t> Tokens<'t> {
                     self.at -= 1;
                     Err(self.unexpected("a value"))
                 }
-                _ => Ok(Expr::atom(name.as_str(), 1)),
+                _ => {
+                    self.loads.push(name.clone());
+                    Ok(Expr::atom(name.as_str(), 1))
+                }
             },
             Token::Str(text) => Ok(Expr::atom(quote(text), 1)),
             Token::Int(digits) => {
@@ -382,6 +394,7 @@ impl<'t> Tokens<'t> {
                     continue;
                 }
                 value = self.checked(Expr::atom(format!("{}.{name}", base.text), base.height + 1))?;
+                value.attribute_at = Some(base.text.len());
             } else if self.eat_op("[") {
                 value = self.subscript(value)?;
             } else if self.peek_op("(") {
@@ -524,6 +537,12 @@ impl<'t> Tokens<'t> {
         let name = self.name()?;
         if !super::tests::exists(name) {
             return Err(syntax(format!("no test named '{name}'"), self.line));
+        }
+        if let (Some(at), "defined" | "undefined" | "callable") = (subject.attribute_at, name) {
+            let (base, attribute) = (&subject.text[..at], &subject.text[at + 1..]);
+            let call = format!("{base}|_op_is_attribute(\"{attribute}\",\"{name}\")");
+            let height = subject.height + 2;
+            return self.checked(if negated { Expr::atom(format!("(not {call})"), height) } else { Expr::filtered(call, height) });
         }
         let (mut text, mut height) = (String::new(), 0);
         if self.peek_op("(") {

@@ -14,6 +14,7 @@ use super::{format, methods};
 
 const FILTERS: &[(&str, Func)] = &[
     ("abs", |_, v| match kind(&v[0]) {
+        Kind::Bool(flag) => Ok(Value::from(i64::from(flag))),
         Kind::Int(int) => Ok(super::ops::integer(int.saturating_abs())),
         Kind::Float(float) => Ok(Value::from(float.abs())),
         _ => Err(fail(format!("bad operand type for abs(): '{}'", type_name(&v[0])))),
@@ -29,8 +30,13 @@ const FILTERS: &[(&str, Func)] = &[
     ("e", escape),
     ("escape", escape),
     ("first", seq::first),
+    ("forceescape", |state, v| {
+        let mut out = Text::new(state);
+        out.escaped(&to_str(state, &v[0])?)?;
+        Ok(Value::from_safe_string(out.finish()))
+    }),
     ("float", to_float),
-    ("format", |state, v| format::percent(state, &to_str(state, &v[0])?, &Value::from(Tuple::new(v[1..].to_vec())))),
+    ("format", |state, v| format::percent(state, &to_str(state, &v[0])?, &Value::from(Tuple::new(v[1..].to_vec())), v[0].is_safe())),
     ("from_json", parse_json),
     ("fromjson", parse_json),
     ("groupby", seq::groupby),
@@ -64,33 +70,33 @@ const FILTERS: &[(&str, Func)] = &[
     ("reject", |state, v| seq::select(state, v, false, false)),
     ("rejectattr", |state, v| seq::select(state, v, true, false)),
     ("replace", |state, v| {
-        on_text(state, v, |text, args| {
-            let (old, new) = (to_str(state, &args.required(0, "old")?)?, to_str(state, &args.required(1, "new")?)?);
-            strings::replace(state, text, &old, &new, args.int(2, "count")?.unwrap_or(-1))
-        })
+        let (text, args) = (to_str(state, &v[0])?, Args::new(&v[1..]));
+        let (old, new) = (to_str(state, &args.required(0, "old")?)?, to_str(state, &args.required(1, "new")?)?);
+        strings::replace(state, &text, &old, &new, args.int(2, "count")?.unwrap_or(-1)).map(Value::from)
     }),
     ("reverse", |state, v| {
         let all: Vec<Value> = items(state, &v[0])?.into_iter().rev().collect();
         Ok(if v[0].as_str().is_some() { Value::from(all.iter().filter_map(Value::as_str).collect::<String>()) } else { list(all) })
     }),
     ("round", round),
-    ("safe", |state, v| on_text(state, v, |text, _| Ok(text.to_owned()))),
+    ("safe", |state, v| Ok(Value::from_safe_string(to_str(state, &v[0])?))),
     ("select", |state, v| seq::select(state, v, false, true)),
     ("selectattr", |state, v| seq::select(state, v, true, true)),
     ("slice", seq::slice),
     ("sort", seq::sort),
     ("string", |state, v| on_text(state, v, |text, _| Ok(text.to_owned()))),
     ("sum", seq::sum),
-    ("title", |state, v| on_text(state, v, |text, _| Ok(strings::title(text)))),
+    ("title", |state, v| Ok(Value::from(strings::title_words(&to_str(state, &v[0])?)))),
     ("tojson", tojson),
     ("trim", |state, v| {
         on_text(state, v, |text, args| Ok(strings::strip(text, args.string(0, "chars")?.as_deref(), Ends::Both).to_owned()))
     }),
+    ("truncate", truncate),
     ("unique", seq::unique),
     ("upper", |state, v| on_text(state, v, |text, _| Ok(text.to_uppercase()))),
     ("wordcount", |state, v| {
         let text = to_str(state, &v[0])?;
-        Ok(Value::from(text.split_whitespace().count()))
+        Ok(Value::from(text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).count()))
     }),
 ];
 
@@ -107,10 +113,10 @@ pub(super) fn find(name: &str) -> Option<Func> {
     FILTERS.iter().find(|(known, _)| *known == name).map(|(_, filter)| *filter)
 }
 
-/// Applies `make` to the subject as a string.
+/// Applies `make` to the subject as a string; of a safe string it makes a safe string.
 fn on_text(state: &State, values: &[Value], make: impl FnOnce(&str, &Args<'_>) -> Result<String, Error>) -> Result<Value, Error> {
     let text = to_str(state, &values[0])?;
-    make(&text, &Args::new(&values[1..])).map(Value::from)
+    make(&text, &Args::new(&values[1..])).map(|text| super::value::text(text, values[0].is_safe()))
 }
 
 /// The items as text with `separator` between them; `strict` takes strings only, as `str.join` does.
@@ -129,7 +135,12 @@ pub(super) fn join(state: &State, values: &Value, separator: &str, strict: bool)
 }
 
 fn length(state: &State, values: &[Value]) -> Result<Value, Error> {
-    Ok(Value::from(match kind(&values[0]) {
+    length_of(state, &values[0]).map(Value::from)
+}
+
+/// Python's `len`.
+fn length_of(state: &State, value: &Value) -> Result<usize, Error> {
+    Ok(match kind(value) {
         Kind::Undefined => 0,
         Kind::Str(text) => {
             charge(state, text.len())?;
@@ -138,8 +149,8 @@ fn length(state: &State, values: &[Value]) -> Result<Value, Error> {
         Kind::List(list) => list.lock().len(),
         Kind::Tuple(items) => items.len(),
         Kind::Dict(dict) => dict.len(),
-        _ => return Err(fail(format!("object of type '{}' has no len()", type_name(&values[0])))),
-    }))
+        _ => return Err(fail(format!("object of type '{}' has no len()", type_name(value)))),
+    })
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a filter")]
@@ -151,20 +162,40 @@ fn default(_: &State, values: &[Value]) -> Result<Value, Error> {
 
 fn escape(state: &State, values: &[Value]) -> Result<Value, Error> {
     let mut out = Text::new(state);
-    for c in to_str(state, &values[0])?.chars() {
-        match c {
-            '&' => out.push("&amp;")?,
-            '<' => out.push("&lt;")?,
-            '>' => out.push("&gt;")?,
-            '\'' => out.push("&#39;")?,
-            '"' => out.push("&#34;")?,
-            _ => out.push(c.encode_utf8(&mut [0; 4]))?,
-        }
+    out.markup(&values[0])?;
+    Ok(Value::from_safe_string(out.finish()))
+}
+
+/// `truncate(length, killwords, end, leeway)`: cut after a word, or anywhere.
+fn truncate(state: &State, values: &[Value]) -> Result<Value, Error> {
+    let args = Args::new(&values[1..]);
+    let (length, leeway) = (args.int(0, "length")?.unwrap_or(255), args.int(3, "leeway")?.unwrap_or(5));
+    let end = args.get(2, "end").unwrap_or_else(|| Value::from("..."));
+    let Kind::Str(end_text) = kind(&end) else { return Err(fail("the end must be a string")) };
+    let end_length = end_text.chars().count() as i64;
+    if length < end_length {
+        return Err(fail(format!("expected length >= {end_length}, got {length}")));
     }
-    Ok(Value::from(out.finish()))
+    if leeway < 0 {
+        return Err(fail(format!("expected leeway >= 0, got {leeway}")));
+    }
+    let Kind::Str(text) = kind(&values[0]) else {
+        let fits = length_of(state, &values[0])? as i64 <= length.saturating_add(leeway);
+        return if fits { Ok(values[0].clone()) } else { Err(fail(format!("'{}' object has no words", type_name(&values[0])))) };
+    };
+    charge(state, text.len() + end_text.len())?;
+    if text.chars().count() as i64 <= length.saturating_add(leeway) {
+        return Ok(values[0].clone());
+    }
+    let cut = text.char_indices().nth((length - end_length) as usize).map_or(text.len(), |(at, _)| at);
+    let kept = text[..cut].rfind(' ').filter(|_| !args.flag(1, "killwords", false)).unwrap_or(cut);
+    super::ops::add(state, &super::value::text(text[..kept].to_owned(), values[0].is_safe()), &end)
 }
 
 fn indent(state: &State, values: &[Value]) -> Result<Value, Error> {
+    if values[0].as_str().is_none() {
+        return Err(fail(format!("'{}' object has no lines", type_name(&values[0]))));
+    }
     on_text(state, values, |text, args| {
         let (first, blank) = (args.flag(1, "first", false), args.flag(2, "blank", false));
         let width = match args.get(0, "width") {
@@ -190,6 +221,7 @@ fn to_int(state: &State, values: &[Value]) -> Result<Value, Error> {
     let default = || args.get(0, "default").unwrap_or_else(|| Value::from(0));
     let base = args.int(1, "base")?.and_then(|base| u32::try_from(base).ok()).unwrap_or(10);
     Ok(match kind(&values[0]) {
+        Kind::Undefined => return Err(undefined("int")),
         Kind::Bool(flag) => Value::from(i64::from(flag)),
         Kind::Int(_) => values[0].clone(),
         Kind::Float(float) if float.is_finite() => super::ops::integer(float as i128),
@@ -208,10 +240,14 @@ fn to_int(state: &State, values: &[Value]) -> Result<Value, Error> {
     })
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the signature of a filter")]
+fn undefined(filter: &str) -> Error {
+    Error::new(minijinja::ErrorKind::UndefinedError, format!("{filter} of an undefined value"))
+}
+
 fn to_float(_: &State, values: &[Value]) -> Result<Value, Error> {
     let default = || Args::new(&values[1..]).get(0, "default").unwrap_or_else(|| Value::from(0.0));
     Ok(match kind(&values[0]) {
+        Kind::Undefined => return Err(undefined("float")),
         Kind::Bool(flag) => Value::from(f64::from(u8::from(flag))),
         Kind::Int(int) => Value::from(int as f64),
         Kind::Float(_) => values[0].clone(),
@@ -225,6 +261,9 @@ fn round(_: &State, values: &[Value]) -> Result<Value, Error> {
     let precision = args.int(0, "precision")?.unwrap_or(0).clamp(-300, 300) as i32;
     let method = args.string(1, "method")?;
     let value = match kind(&values[0]) {
+        Kind::Bool(flag) if precision >= 0 && matches!(method.as_deref(), None | Some("common")) => {
+            return Ok(Value::from(i64::from(flag)));
+        }
         Kind::Int(_) if precision >= 0 && matches!(method.as_deref(), None | Some("common")) => return Ok(values[0].clone()),
         Kind::Bool(_) | Kind::Int(_) => int(&values[0])? as f64,
         Kind::Float(float) => float,

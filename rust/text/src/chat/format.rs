@@ -25,8 +25,8 @@ struct Spec {
 /// More digits than this are no number that anyone prints.
 const MAX_PRECISION: usize = 350;
 
-/// `template % value`.
-pub(super) fn percent(state: &State, template: &str, value: &Value) -> Result<Value, Error> {
+/// `template % value`; a safe template makes a safe string, with escapes in what it shows.
+pub(super) fn percent(state: &State, template: &str, value: &Value, safe: bool) -> Result<Value, Error> {
     let positional: Vec<Value> = match kind(value) {
         Kind::Tuple(items) => items.to_vec(),
         _ => vec![value.clone()],
@@ -65,13 +65,19 @@ pub(super) fn percent(state: &State, template: &str, value: &Value) -> Result<Va
             continue;
         }
         spec.conversion = conversion;
-        write(&mut out, state, &take()?, &spec)?;
+        let mut shown = take()?;
+        if safe && matches!(conversion, 's' | 'r' | 'a') {
+            let mut escaped = Text::new(state);
+            escaped.markup(&shown)?;
+            shown = Value::from(escaped.finish());
+        }
+        write(&mut out, state, &shown, &spec)?;
     }
     out.push(rest)?;
     if next.next().is_some() && !matches!(kind(value), Kind::Dict(_)) {
         return Err(fail("not all arguments converted during string formatting"));
     }
-    Ok(Value::from(out.finish()))
+    Ok(super::value::text(out.finish(), safe))
 }
 
 fn flags<'s>(mut rest: &'s str, spec: &mut Spec) -> &'s str {

@@ -5,6 +5,7 @@ use minijinja::{Environment, Error, State, Value};
 
 use super::args::{Args, int};
 use super::error::{Limit, fail, limit, raised};
+use super::objects::{Cycler, Joiner};
 use super::text::to_str;
 use super::value::{ITEM, Kind, charge, check_data, items, kind, list, new_dict};
 
@@ -18,6 +19,8 @@ pub(super) fn register(env: &mut Environment<'static>) {
     env.add_function("range", |state: &State, args: Rest<ValueOrKwargs>| range(state, &args.into_values()));
     env.add_function("raise_exception", |state: &State, message: Value| -> Result<Value, Error> { Err(raised(to_str(state, &message)?)) });
     env.add_function("dict", |state: &State, args: Rest<ValueOrKwargs>| dict(state, &args.into_values()));
+    env.add_function("joiner", |args: Rest<ValueOrKwargs>| Joiner::value(&args.into_values()));
+    env.add_function("cycler", |args: Rest<ValueOrKwargs>| Cycler::value(&args.into_values()));
     env.add_function("namespace", |state: &State, args: Rest<ValueOrKwargs>| namespace(state, &args.into_values()));
 }
 

@@ -16,7 +16,8 @@ pub(super) fn call(state: &State, value: &Value, name: &str, args: &[Value]) -> 
     let found = match kind(value) {
         Kind::Str(text) => {
             charge(state, text.len())?;
-            string(state, text, name, &args)?
+            let found = if value.is_safe() { markup(state, text, name, &args)? } else { None };
+            found.map_or_else(|| string(state, text, name, &args), |found| Ok(Some(found)))?
         }
         Kind::List(items) => sequence(state, value, name, &args)?.map_or_else(|| mutate(state, items, name, &args), |v| Ok(Some(v)))?,
         Kind::Tuple(_) => sequence(state, value, name, &args)?,
@@ -26,6 +27,100 @@ pub(super) fn call(state: &State, value: &Value, name: &str, args: &[Value]) -> 
     };
     found.ok_or_else(|| Error::new(ErrorKind::UnknownMethod, format!("'{}' object has no method '{name}'", type_name(value))))
 }
+
+/// Methods of a safe string that make a safe string. Their arguments are escaped.
+fn markup(state: &State, text: &str, name: &str, args: &Args<'_>) -> Result<Option<Value>, Error> {
+    let escaped = |value: &Value| {
+        let mut out = Text::new(state);
+        out.markup(value)?;
+        Ok::<_, Error>(out.finish())
+    };
+    let made = match name {
+        "replace" => {
+            let (old, new) = (escaped(&args.required(0, "old")?)?, escaped(&args.required(1, "new")?)?);
+            strings::replace(state, text, &old, &new, args.int(2, "count")?.unwrap_or(-1))?
+        }
+        "join" => {
+            let mut out = Text::new(state);
+            for (i, item) in items(state, &args.required(0, "iterable")?)?.iter().enumerate() {
+                if i > 0 {
+                    out.push(text)?;
+                }
+                out.markup(item)?;
+            }
+            out.finish()
+        }
+        "strip" | "lstrip" | "rstrip" | "removeprefix" | "removesuffix" | "upper" | "lower" | "casefold" | "title" | "capitalize"
+        | "swapcase" | "zfill" | "ljust" | "rjust" | "center" => match string(state, text, name, args)? {
+            Some(made) => to_str(state, &made)?,
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    Ok(Some(Value::from_safe_string(made)))
+}
+
+/// Whether Jinja2's sandbox lets a template use a method of this name.
+pub(super) fn has(value: &Value, name: &str) -> bool {
+    let names: &[&str] = match kind(value) {
+        Kind::Str(_) => &STRING_METHODS,
+        Kind::List(_) => &["copy", "count", "index"],
+        Kind::Tuple(_) => &["count", "index"],
+        Kind::Dict(_) => &["copy", "fromkeys", "get", "items", "keys", "values"],
+        _ => &[],
+    };
+    names.contains(&name)
+}
+
+const STRING_METHODS: [&str; 47] = [
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
+];
 
 fn string(state: &State, text: &str, name: &str, args: &Args<'_>) -> Result<Option<Value>, Error> {
     let strip = |ends| args.string(0, "chars").map(|chars| Value::from(strings::strip(text, chars.as_deref(), ends)));

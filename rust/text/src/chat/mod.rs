@@ -7,6 +7,7 @@
 //! chained long, and both compiling and rendering run on a thread with a stack that is known to suffice.
 
 mod args;
+mod continuation;
 mod error;
 mod expression;
 mod filters;
@@ -14,11 +15,14 @@ mod format;
 mod functions;
 mod lexer;
 mod methods;
+mod names;
+mod objects;
 mod ops;
 mod prompt;
 mod sequences;
 mod strftime;
 mod strings;
+mod support;
 mod tests;
 mod text;
 mod translate;
@@ -31,9 +35,11 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, State, UndefinedBehavior, Value};
 
+pub use continuation::{Continued, continued};
 pub use error::{Limit, TemplateError};
 pub use prompt::{Prompt, prompt};
 pub use strftime::DateTime;
+pub use support::Support;
 
 /// Name of the template in its environment.
 const NAME: &str = "chat";
@@ -50,6 +56,7 @@ const WORK_PER_64_BYTES: u64 = 32;
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    variables: Vec<String>,
     tokens: [(&'static str, Option<String>); 2],
 }
 
@@ -74,9 +81,9 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Syntax`], or [`TemplateError::Limit`] where the source is too large or nested too deeply.
     pub fn new(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<ChatTemplate, TemplateError> {
-        let environment = on_large_stack(|| compile(source))?;
+        let (environment, variables) = on_large_stack(|| compile(source))?;
         let tokens = [("bos_token", bos_token.map(str::to_owned)), ("eos_token", eos_token.map(str::to_owned))];
-        Ok(ChatTemplate { environment, tokens })
+        Ok(ChatTemplate { environment, variables, tokens })
     }
 
     /// Renders a conversation.
@@ -95,12 +102,9 @@ impl ChatTemplate {
         })
     }
 
-    /// The names that the template reads and does not set itself, in no order.
-    ///
-    /// # Errors
-    /// [`TemplateError::Internal`] where the interpreter fails.
-    pub fn variables(&self) -> Result<Vec<String>, TemplateError> {
-        on_large_stack(|| Ok(self.environment.get_template(NAME)?.undeclared_variables(false).into_iter().collect()))
+    /// The names that the template takes from outside, sorted: those that `jinja2.meta.find_undeclared_variables` reports.
+    pub fn variables(&self) -> &[String] {
+        &self.variables
     }
 
     /// The variables of a render; `None` where a value is too deep.
@@ -126,8 +130,8 @@ impl ChatTemplate {
     }
 }
 
-/// Compiles a source into an environment of its own.
-fn compile(source: &str) -> Result<Environment<'static>, TemplateError> {
+/// Compiles a source into an environment of its own, and finds the variables that it takes from outside.
+fn compile(source: &str) -> Result<(Environment<'static>, Vec<String>), TemplateError> {
     let translated = translate::translate(source)?;
     let mut env = Environment::empty();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -139,7 +143,9 @@ fn compile(source: &str) -> Result<Environment<'static>, TemplateError> {
         out.write_str(&text).map_err(minijinja::Error::from)
     });
     env.set_unknown_method_callback(|state, value, name, args| methods::call(state, value, name, args));
-    for &(name, function) in filters::all().iter().chain(ops::OPERATORS).chain(&[("_op_is", tests::IS)]) {
+    for &(name, function) in
+        filters::all().iter().chain(ops::OPERATORS).chain(&[("_op_is", tests::IS), ("_op_is_attribute", tests::IS_ATTRIBUTE)])
+    {
         env.add_filter(name, move |state: &State, args: Rest<ValueOrKwargs>| {
             let args = args.into_values();
             // The interpreter charges for the subject, not for the arguments.
@@ -148,8 +154,8 @@ fn compile(source: &str) -> Result<Environment<'static>, TemplateError> {
         });
     }
     functions::register(&mut env);
-    env.add_template_owned(NAME, translated)?;
-    Ok(env)
+    env.add_template_owned(NAME, translated.source)?;
+    Ok((env, translated.variables))
 }
 
 /// Runs `work` on a thread whose stack is known; a panic becomes an error.

@@ -6,6 +6,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::{Args, int};
 use super::error::fail;
+use super::objects::Variadic;
 use super::text::Text;
 use super::value::{
     self, ITEM, Kind, MAX_DEPTH, charge, charge_key, items, kind, list, new_dict, new_list, new_tuple, position, type_name,
@@ -20,7 +21,7 @@ pub(super) const OPERATORS: &[(&str, Func)] = &[
     ("_op_div", |_, v| arithmetic("/", &v[0], arg(v, 1)?)),
     ("_op_intdiv", |_, v| arithmetic("//", &v[0], arg(v, 1)?)),
     ("_op_mod", |state, v| match kind(&v[0]) {
-        Kind::Str(template) => format::percent(state, template, arg(v, 1)?),
+        Kind::Str(template) => format::percent(state, template, arg(v, 1)?, v[0].is_safe()),
         _ => arithmetic("%", &v[0], arg(v, 1)?),
     }),
     ("_op_pow", |_, v| arithmetic("**", &v[0], arg(v, 1)?)),
@@ -46,6 +47,7 @@ pub(super) const OPERATORS: &[(&str, Func)] = &[
         Ok(v[0].clone())
     }),
     ("_op_float", |_, v| Ok(Value::from(v[0].as_str().and_then(|text| text.parse::<f64>().ok()).unwrap_or(f64::NAN)))),
+    ("_op_variadic", |_, v| Variadic::value(v)),
     ("_op_repr", |state, v| {
         let mut text = Text::new(state);
         text.repr(&v[0])?;
@@ -130,6 +132,12 @@ fn arithmetic(op: &str, a: &Value, b: &Value) -> Result<Value, Error> {
 /// `a + b`.
 pub(super) fn add(state: &State, a: &Value, b: &Value) -> Result<Value, Error> {
     match (kind(a), kind(b)) {
+        (Kind::Str(_), Kind::Str(_)) if a.is_safe() || b.is_safe() => {
+            let mut out = Text::new(state);
+            out.markup(a)?;
+            out.markup(b)?;
+            Ok(Value::from_safe_string(out.finish()))
+        }
         (Kind::Str(x), Kind::Str(y)) => {
             charge(state, x.len() + y.len())?;
             Ok(Value::from([x, y].concat()))
@@ -157,7 +165,7 @@ fn multiply(state: &State, a: &Value, b: &Value) -> Result<Value, Error> {
         Kind::Str(text) => {
             let mut out = Text::new(state);
             out.repeat(text, repeats()?)?;
-            Ok(Value::from(out.finish()))
+            Ok(value::text(out.finish(), sequence.is_safe()))
         }
         Kind::List(_) | Kind::Tuple(_) => {
             let base = items(state, sequence)?;
@@ -324,7 +332,7 @@ pub(super) fn get_item(state: &State, value: &Value, key: &Value) -> Result<Valu
             } else {
                 usize::try_from(index).ok().and_then(|at| text.chars().nth(at))
             };
-            Ok(found.map_or(Value::UNDEFINED, |c| Value::from(c.to_string())))
+            Ok(found.map_or(Value::UNDEFINED, |c| value::text(c.to_string(), value.is_safe())))
         }
         Kind::List(list) => {
             let Kind::Int(_) = kind(key) else { return Ok(Value::UNDEFINED) };
@@ -355,13 +363,14 @@ fn slice(state: &State, value: &Value, parts: &[Value]) -> Result<Value, Error> 
         charge(state, text.len())?;
         let len = if text.is_ascii() { text.len() } else { text.chars().count() };
         let (start, stop) = (bound(start, 0, 0, len, 0), bound(stop, len as i64, 0, len, 0));
-        return Ok(Value::from(text.chars().skip(start as usize).take((stop - start).max(0) as usize).collect::<String>()));
+        let part = text.chars().skip(start as usize).take((stop - start).max(0) as usize).collect();
+        return Ok(value::text(part, value.is_safe()));
     }
     let all = items(state, value)?;
     let len = all.len();
     let picked: Vec<Value> = indices(start, stop, step, len).filter_map(|at| all.get(at).cloned()).collect();
     match kind(value) {
-        Kind::Str(_) => Ok(Value::from(picked.iter().filter_map(Value::as_str).collect::<String>())),
+        Kind::Str(_) => Ok(value::text(picked.iter().filter_map(Value::as_str).collect(), value.is_safe())),
         Kind::Tuple(_) => Ok(Value::from(minijinja::value::Tuple::new(picked))),
         _ => Ok(list(picked)),
     }

@@ -76,7 +76,7 @@ pub fn prompt(template: &ChatTemplate, tokenizer: &Tokenizer, input: &RenderInpu
 }
 
 /// All strings of a value, keys too; but not roles, which templates make tokens of.
-fn collect<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
+pub(super) fn collect<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
     match value {
         Value::String(text) => out.push(text),
         Value::Array(items) => items.iter().for_each(|item| collect(item, out)),
@@ -93,7 +93,7 @@ fn collect<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
 }
 
 /// A character for private use that occurs nowhere.
-fn unused(strings: &[&str], text: &str) -> Option<char> {
+pub(super) fn unused(strings: &[&str], text: &str) -> Option<char> {
     let private = |c: &char| ('\u{f0000}'..='\u{ffffd}').contains(c);
     let used: HashSet<char> = strings.iter().flat_map(|string| string.chars()).chain(text.chars()).filter(private).collect();
     ('\u{f0000}'..='\u{ffffd}').find(|c| !used.contains(c))

@@ -33,10 +33,18 @@ pub(super) fn attributes(state: &State, items: &[Value], path: &Value, default: 
     items.iter().map(|item| attribute(state, item, path, default)).collect()
 }
 
+/// What `map`, `select` and their like go through: nothing where the subject is none, or false in another way.
+fn subjects(state: &State, value: &Value) -> Result<Vec<Value>, Error> {
+    if value.is_true() { items(state, value) } else { Ok(Vec::new()) }
+}
+
 /// `map(attribute=…, default=…)` and `map('filter', …)`.
 pub(super) fn map(state: &State, values: &[Value]) -> Result<Value, Error> {
     let args = Args::new(&values[1..]);
-    let subjects = items(state, &values[0])?;
+    let subjects = subjects(state, &values[0])?;
+    if subjects.is_empty() {
+        return Ok(list(subjects));
+    }
     if args.positional().is_empty() {
         let path = args.required(usize::MAX, "attribute")?;
         return Ok(list(attributes(state, &subjects, &path, args.get(usize::MAX, "default").as_ref())?));
@@ -61,6 +69,10 @@ pub(super) fn map(state: &State, values: &[Value]) -> Result<Value, Error> {
 
 /// `select`, `reject` and, with `by_attribute`, `selectattr` and `rejectattr`.
 pub(super) fn select(state: &State, values: &[Value], by_attribute: bool, wanted: bool) -> Result<Value, Error> {
+    let subjects = subjects(state, &values[0])?;
+    if subjects.is_empty() {
+        return Ok(list(subjects));
+    }
     let args = Args::new(&values[1..]);
     let mut rest = args.positional();
     let mut path = None;
@@ -73,7 +85,7 @@ pub(super) fn select(state: &State, values: &[Value], by_attribute: bool, wanted
         Some((name, args)) => Some((name.as_str().ok_or_else(|| fail("the name of a test must be a string"))?, args)),
     };
     let mut out = Vec::new();
-    for item in items(state, &values[0])? {
+    for item in subjects {
         charge(state, 0)?;
         let subject = path.map_or_else(|| Ok(item.clone()), |path| attribute(state, &item, path, None))?;
         charge_key(state, &subject)?;

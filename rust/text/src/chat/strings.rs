@@ -116,6 +116,21 @@ pub(super) fn title(text: &str) -> String {
     out
 }
 
+/// The filter `title`: a capital at the beginning of each word, after white space, hyphens and opening brackets.
+pub(super) fn title_words(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut inside = false;
+    for c in text.chars() {
+        if inside {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        inside = !(is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<'));
+    }
+    out
+}
+
 /// `str.capitalize()`.
 pub(super) fn capitalize(text: &str) -> String {
     let mut chars = text.chars();

@@ -6,7 +6,7 @@ use super::args::int;
 use super::error::fail;
 use super::ops;
 use super::value::{Kind, kind};
-use super::{filters, functions};
+use super::{filters, functions, methods};
 
 const NAMES: [&str; 40] = [
     "defined",
@@ -61,6 +61,20 @@ pub(super) const IS: functions::Func = |state, values| match values {
     _ => Err(fail("a test needs a value and a name")),
 };
 
+/// The helper of a rewritten `base.attribute is name`: base, attribute, name.
+pub(super) const IS_ATTRIBUTE: functions::Func = |state, values| match values {
+    [base, attribute, name] => {
+        let (attribute, name) = (attribute.as_str().unwrap_or_default(), name.as_str().unwrap_or_default());
+        let value = base.get_attr(attribute)?;
+        // The interpreter knows methods only where they are called.
+        if value.is_undefined() && methods::has(base, attribute) {
+            return Ok(Value::from(name != "undefined"));
+        }
+        holds(state, name, &value, &[]).map(Value::from)
+    }
+    _ => Err(fail("a test needs a value and a name")),
+};
+
 /// `value is name(args)`.
 pub(super) fn holds(state: &State, name: &str, value: &Value, args: &[Value]) -> Result<bool, Error> {
     let argument = || args.first().ok_or_else(|| fail(format!("test '{name}' needs an argument")));
@@ -82,7 +96,12 @@ pub(super) fn holds(state: &State, name: &str, value: &Value, args: &[Value]) ->
         "iterable" | "sequence" => {
             matches!(value_kind, Kind::Undefined | Kind::Str(_) | Kind::List(_) | Kind::Tuple(_) | Kind::Dict(_))
         }
-        "callable" => matches!(value_kind, Kind::Other) && value.kind() == minijinja::value::ValueKind::Plain,
+        // Undefined values can be called, which then fails.
+        "callable" => match value_kind {
+            Kind::Undefined => true,
+            Kind::Other => is_callable(value),
+            _ => false,
+        },
         "odd" => int(value)?.rem_euclid(2) == 1,
         "even" => int(value)?.rem_euclid(2) == 0,
         "divisibleby" => match int(argument()?)? {
@@ -91,7 +110,7 @@ pub(super) fn holds(state: &State, name: &str, value: &Value, args: &[Value]) ->
         },
         "lower" => case(value, char::is_lowercase, char::is_uppercase),
         "upper" => case(value, char::is_uppercase, char::is_lowercase),
-        "escaped" | "safe" => false,
+        "escaped" | "safe" => value.is_safe(),
         "sameas" => same(state, value, argument()?)?,
         "in" => compare("in")?,
         "eq" | "equalto" | "==" => compare("==")?,
@@ -104,6 +123,16 @@ pub(super) fn holds(state: &State, name: &str, value: &Value, args: &[Value]) ->
         "test" => value.as_str().is_some_and(exists),
         _ => return Err(fail(format!("no test named '{name}'"))),
     })
+}
+
+/// Whether an object that is not data is a function, macro or joiner.
+fn is_callable(value: &Value) -> bool {
+    let is_macro =
+        || value.len() == Some(3) && ["name", "arguments", "caller"].iter().all(|key| value.get_attr(key).is_ok_and(|v| !v.is_undefined()));
+    match value.kind() {
+        minijinja::value::ValueKind::Plain => value.downcast_object_ref::<super::objects::Cycler>().is_none(),
+        _ => is_macro(),
+    }
 }
 
 fn case(value: &Value, wanted: fn(char) -> bool, other: fn(char) -> bool) -> bool {

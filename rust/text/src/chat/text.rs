@@ -50,6 +50,24 @@ impl<'a, 'b, 'c> Text<'a, 'b, 'c> {
         }
     }
 
+    /// Appends a text for HTML: escaped, unless it is safe.
+    pub(super) fn markup(&mut self, value: &Value) -> Result<(), Error> {
+        let text = to_str(self.state, value)?;
+        if value.is_safe() { self.push(&text) } else { self.escaped(&text) }
+    }
+
+    /// Appends a text with the escapes of HTML.
+    pub(super) fn escaped(&mut self, text: &str) -> Result<(), Error> {
+        text.chars().try_for_each(|c| match c {
+            '&' => self.push("&amp;"),
+            '<' => self.push("&lt;"),
+            '>' => self.push("&gt;"),
+            '\'' => self.push("&#39;"),
+            '"' => self.push("&#34;"),
+            _ => self.push(c.encode_utf8(&mut [0; 4])),
+        })
+    }
+
     /// Appends `repr(value)`.
     pub(super) fn repr(&mut self, value: &Value) -> Result<(), Error> {
         match kind(value) {

@@ -6,6 +6,7 @@
 use super::error::{Limit, TemplateError};
 use super::expression::Tokens;
 use super::lexer::{Segment, Tag, segments, syntax};
+use super::names::Names;
 
 /// Most bytes of a template.
 const MAX_SOURCE: usize = 1 << 20;
@@ -14,60 +15,115 @@ const MAX_BLOCKS: usize = 64;
 /// Most `elif` branches of one `if`: the interpreter nests them.
 const MAX_BRANCHES: usize = 200;
 
+/// A template for the interpreter.
+pub(super) struct Translated {
+    pub(super) source: String,
+    /// The variables that it takes from outside.
+    pub(super) variables: Vec<String>,
+}
+
 /// Rewrites a template.
-pub(super) fn translate(source: &str) -> Result<String, TemplateError> {
+pub(super) fn translate(source: &str) -> Result<Translated, TemplateError> {
     if source.len() > MAX_SOURCE {
         return Err(TemplateError::Limit { limit: Limit::SourceSize, line: None });
     }
     // Jinja2 knows one kind of line end.
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
-    let mut out = String::with_capacity(source.len() * 2);
+    let mut out = Output::default();
     let mut blocks = Blocks::default();
     for segment in segments(&source)? {
         match segment {
-            Segment::Verbatim(text) => out.push_str(text),
+            Segment::Verbatim(text) => out.push(text),
             Segment::Tag(tag) => {
                 let mut tokens = Tokens::new(&tag.tokens, tag.line);
                 let body = if tag.is_block() { statement(&mut tokens, &tag, &mut blocks)? } else { tokens.tuple()?.text };
                 if !tokens.is_end() {
                     return Err(tokens.unexpected("the end of the tag"));
                 }
-                out.push_str(tag.open);
-                out.push(' ');
-                out.push_str(&body);
-                out.extend(std::iter::repeat_n('\n', tag.newlines));
-                out.push(' ');
-                out.push_str(tag.close);
+                blocks.names.load(tokens.take_loads());
+                out.tag(&tag, &body, blocks.closed.take());
+                if let Some(block) = blocks.open.last_mut().filter(|block| block.name == "macro" && block.header == 0) {
+                    block.header = out.chunks.len();
+                }
             }
         }
     }
     match blocks.open.pop() {
         Some(block) => Err(syntax(format!("`{}` is not closed", block.name), block.line)),
-        None => Ok(out),
+        None => Ok(Translated { source: out.chunks.concat(), variables: blocks.names.undeclared() }),
     }
 }
 
+/// The rewritten template in chunks, so that the header of a macro can be changed at its end.
+#[derive(Default)]
+struct Output {
+    chunks: Vec<String>,
+}
+
+impl Output {
+    fn push(&mut self, text: &str) {
+        self.chunks.push(text.to_owned());
+    }
+
+    fn tag(&mut self, tag: &Tag<'_>, body: &str, closed: Option<Block>) {
+        let newlines = "\n".repeat(tag.newlines);
+        let Some(block) = closed.filter(|block| block.varargs || block.kwargs) else {
+            return self.push(&format!("{} {body}{newlines} {}", tag.open, tag.close));
+        };
+        // The macro becomes one that takes any arguments.
+        let more: String =
+            [(block.varargs, ",varargs=none"), (block.kwargs, ",kwargs=none")].iter().filter(|(used, _)| *used).map(|(_, m)| *m).collect();
+        let more = if block.parameters.is_empty() { more.trim_start_matches(',') } else { &more };
+        if let Some(header) = self.chunks.get_mut(block.header - 1)
+            && let Some(at) = header.rfind(')')
+        {
+            header.insert_str(at, more);
+        }
+        let names: Vec<String> = block.parameters.iter().map(|name| format!(",\"{name}\"")).collect();
+        let (name, varargs, kwargs) = (&block.target, block.varargs, block.kwargs);
+        let wrap = format!("set {name}=({name})|_op_variadic({varargs},{kwargs}{})", names.concat());
+        self.push(&format!("{} {body} %}}{{% {wrap}{newlines} {}", tag.open, tag.close));
+    }
+}
+
+#[derive(Default)]
 struct Block {
     name: &'static str,
     line: usize,
     branches: usize,
+    /// Of a macro: its name and parameters, the number of chunks up to its header, and what its body reads.
+    target: String,
+    parameters: Vec<String>,
+    header: usize,
+    varargs: bool,
+    kwargs: bool,
 }
 
 /// The statements that are open.
 #[derive(Default)]
 struct Blocks {
     open: Vec<Block>,
+    names: Names,
+    /// The macro that was closed last.
+    closed: Option<Block>,
 }
 
 impl Blocks {
     fn push(&mut self, name: &'static str, line: usize) -> Result<(), TemplateError> {
-        self.open.push(Block { name, line, branches: 0 });
+        self.open.push(Block { name, line, ..Block::default() });
         if self.open.len() > MAX_BLOCKS { Err(TemplateError::Limit { limit: Limit::Nesting, line: Some(line) }) } else { Ok(()) }
     }
 
     fn pop(&mut self, name: &str, line: usize) -> Result<(), TemplateError> {
         match self.open.pop() {
-            Some(block) if block.name == name => Ok(()),
+            Some(mut block) if block.name == name => {
+                if name == "macro" {
+                    (block.varargs, block.kwargs) = (self.names.body_loads("varargs"), self.names.body_loads("kwargs"));
+                    self.closed = Some(block);
+                }
+                self.names.end();
+                Ok(())
+            }
             Some(block) => Err(syntax(format!("`end{name}` while `{}` is open", block.name), line)),
             None => Err(syntax(format!("`end{name}` without `{name}`"), line)),
         }
@@ -82,6 +138,9 @@ impl Blocks {
         Ok(())
     }
 }
+
+/// What a macro has besides its parameters.
+const CALLED: [&str; 3] = ["caller", "varargs", "kwargs"];
 
 const BLOCKS: [&str; 8] = ["if", "for", "macro", "call", "set", "with", "filter", "generation"];
 
@@ -109,76 +168,92 @@ fn statement(tokens: &mut Tokens<'_>, tag: &Tag<'_>, blocks: &mut Blocks) -> Res
         }
         "generation" => {
             blocks.push("generation", line)?;
+            blocks.names.start_transparent();
             Ok("if true".into())
         }
-        "else" => blocks.branch(line).map(|()| "else".into()),
+        "else" => {
+            blocks.branch(line)?;
+            blocks.names.branch(None);
+            Ok("else".into())
+        }
         "elif" => {
             blocks.branch(line)?;
-            Ok(format!("elif {}", tokens.expression()?.text))
+            let condition = tokens.expression()?.text;
+            blocks.names.branch(Some(tokens.take_loads()));
+            Ok(format!("elif {condition}"))
         }
         "if" => {
             blocks.push("if", line)?;
-            Ok(format!("if {}", tokens.expression()?.text))
+            let condition = tokens.expression()?.text;
+            blocks.names.load(tokens.take_loads());
+            blocks.names.start_if();
+            Ok(format!("if {condition}"))
         }
         "for" => {
             blocks.push("for", line)?;
-            for_loop(tokens)
+            for_loop(tokens, &mut blocks.names)
         }
         "set" => set(tokens, blocks, line),
         "macro" => {
             blocks.push("macro", line)?;
             let name = tokens.name()?;
-            Ok(format!("macro {name}{}", parameters(tokens)?))
+            let parameters = parameters(tokens)?;
+            blocks.names.store(name);
+            if let Some(block) = blocks.open.last_mut() {
+                (block.target, block.parameters) = (name.to_owned(), parameters.names.clone());
+            }
+            blocks.names.start_scope(parameters.names, tokens.take_loads(), Vec::new(), &CALLED);
+            Ok(format!("macro {name}{}", parameters.text))
         }
         "call" => {
             blocks.push("call", line)?;
-            let parameters = if tokens.peek_op("(") { parameters(tokens)? } else { String::new() };
-            Ok(format!("call{parameters} {}", tokens.expression()?.text))
+            let parameters = if tokens.peek_op("(") { parameters(tokens)? } else { Parameters::default() };
+            let defaults = tokens.take_loads();
+            let call = tokens.expression()?.text;
+            blocks.names.load(tokens.take_loads());
+            blocks.names.start_scope(parameters.names, defaults, Vec::new(), &CALLED);
+            Ok(format!("call{} {call}", parameters.text))
         }
         "with" => {
             blocks.push("with", line)?;
-            let mut pairs = Vec::new();
-            while !tokens.is_end() {
-                let name = tokens.name()?;
-                tokens.expect_op("=")?;
-                pairs.push(format!("{name}={}", tokens.expression()?.text));
-                if !tokens.eat_op(",") {
-                    break;
-                }
-            }
-            Ok(format!("with {}", pairs.join(",")))
+            with(tokens, &mut blocks.names)
         }
         "filter" => {
             blocks.push("filter", line)?;
-            Ok(format!("filter {}", filter_chain(tokens)?))
+            let chain = filter_chain(tokens)?;
+            let loads = tokens.take_loads();
+            blocks.names.load(loads.clone());
+            blocks.names.start_scope(Vec::new(), Vec::new(), loads, &[]);
+            Ok(format!("filter {chain}"))
         }
         _ => Err(syntax(format!("unknown statement `{word}`"), line)),
     }
 }
 
 /// One name, or several with or without brackets.
-fn targets(tokens: &mut Tokens<'_>) -> Result<String, TemplateError> {
+fn targets(tokens: &mut Tokens<'_>) -> Result<Vec<String>, TemplateError> {
     let brackets = tokens.eat_op("(");
-    let mut names = vec![tokens.name()?];
+    let mut names = vec![tokens.name()?.to_owned()];
     while tokens.eat_op(",") {
         if tokens.peek_name("in") || tokens.peek_op("=") || tokens.peek_op(")") {
             break;
         }
-        names.push(tokens.name()?);
+        names.push(tokens.name()?.to_owned());
         tokens.count(names.len())?;
     }
     if brackets {
         tokens.expect_op(")")?;
     }
-    Ok(names.join(","))
+    Ok(names)
 }
 
-fn for_loop(tokens: &mut Tokens<'_>) -> Result<String, TemplateError> {
-    let names = targets(tokens)?;
+fn for_loop(tokens: &mut Tokens<'_>, names: &mut Names) -> Result<String, TemplateError> {
+    let parameters = targets(tokens)?;
     if !tokens.eat_name("in") {
         return Err(tokens.unexpected("`in`"));
     }
-    let mut out = format!("for {names} in ({})|_op_iter", tokens.iterable()?);
+    let mut out = format!("for {} in ({})|_op_iter", parameters.join(","), tokens.iterable()?);
+    names.load(tokens.take_loads());
     if tokens.eat_name("if") {
         out.push_str(" if ");
         out.push_str(&tokens.expression()?.text);
@@ -186,22 +261,54 @@ fn for_loop(tokens: &mut Tokens<'_>) -> Result<String, TemplateError> {
     if tokens.eat_name("recursive") {
         out.push_str(" recursive");
     }
+    names.start_for(parameters, tokens.take_loads());
     Ok(out)
 }
 
 fn set(tokens: &mut Tokens<'_>, blocks: &mut Blocks, line: usize) -> Result<String, TemplateError> {
-    let mut target = targets(tokens)?;
+    let names = targets(tokens)?;
+    let mut target = names.join(",");
     let attribute = tokens.eat_op(".");
     if attribute {
         target = format!("{target}.{}", tokens.name()?);
     }
-    if tokens.eat_op("=") {
+    let inline = tokens.eat_op("=");
+    let body = if inline {
         let value = tokens.tuple()?.text;
-        return Ok(if attribute { format!("set {target}=({value})|_op_store") } else { format!("set {target}=({value})") });
+        if attribute { format!("set {target}=({value})|_op_store") } else { format!("set {target}=({value})") }
+    } else {
+        blocks.push("set", line)?;
+        let filters = if tokens.eat_op("|") { format!("|{}", filter_chain(tokens)?) } else { String::new() };
+        format!("set {target}{filters}")
+    };
+    blocks.names.load(tokens.take_loads());
+    if attribute {
+        blocks.names.load(names);
+    } else {
+        for name in &names {
+            blocks.names.store(name);
+        }
     }
-    blocks.push("set", line)?;
-    let filters = if tokens.eat_op("|") { format!("|{}", filter_chain(tokens)?) } else { String::new() };
-    Ok(format!("set {target}{filters}"))
+    if !inline {
+        blocks.names.start_scope(Vec::new(), Vec::new(), Vec::new(), &[]);
+    }
+    Ok(body)
+}
+
+fn with(tokens: &mut Tokens<'_>, names: &mut Names) -> Result<String, TemplateError> {
+    let (mut parameters, mut pairs) = (Vec::new(), Vec::new());
+    while !tokens.is_end() {
+        let name = tokens.name()?;
+        tokens.expect_op("=")?;
+        pairs.push(format!("{name}={}", tokens.expression()?.text));
+        parameters.push(name.to_owned());
+        if !tokens.eat_op(",") {
+            break;
+        }
+    }
+    names.load(tokens.take_loads());
+    names.start_scope(parameters, Vec::new(), Vec::new(), &[]);
+    Ok(format!("with {}", pairs.join(",")))
 }
 
 /// Filters with `|` between them and no subject.
@@ -214,17 +321,25 @@ fn filter_chain(tokens: &mut Tokens<'_>) -> Result<String, TemplateError> {
     Ok(chain.text.strip_prefix(SUBJECT).unwrap_or(&chain.text).to_owned())
 }
 
-/// The parameters of a macro or call block, with brackets.
-fn parameters(tokens: &mut Tokens<'_>) -> Result<String, TemplateError> {
+/// The parameters of a macro or call block.
+#[derive(Default)]
+struct Parameters {
+    names: Vec<String>,
+    /// With their defaults and brackets.
+    text: String,
+}
+
+fn parameters(tokens: &mut Tokens<'_>) -> Result<Parameters, TemplateError> {
     tokens.expect_op("(")?;
-    let mut names = Vec::new();
+    let (mut names, mut texts) = (Vec::new(), Vec::new());
     while !tokens.eat_op(")") {
         let name = tokens.name()?;
-        names.push(if tokens.eat_op("=") { format!("{name}={}", tokens.expression()?.text) } else { name.to_owned() });
+        names.push(name.to_owned());
+        texts.push(if tokens.eat_op("=") { format!("{name}={}", tokens.expression()?.text) } else { name.to_owned() });
         tokens.count(names.len())?;
         if !tokens.peek_op(")") {
             tokens.expect_op(",")?;
         }
     }
-    Ok(format!("({})", names.join(",")))
+    Ok(Parameters { names, text: format!("({})", texts.join(",")) })
 }

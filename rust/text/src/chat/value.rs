@@ -45,7 +45,7 @@ impl Object for List {
     }
 }
 
-/// A Python dictionary: keys are strings, numbers, booleans or none, in insertion order.
+/// A Python dictionary: keys are strings, numbers, booleans, none or tuples of these, in insertion order.
 #[derive(Debug)]
 pub(super) struct Dict(Value);
 
@@ -153,7 +153,11 @@ pub(super) fn charge(state: &State, bytes: usize) -> Result<(), Error> {
 
 /// Charges the render for the text that is hashed, compared or searched.
 pub(super) fn charge_key(state: &State, key: &Value) -> Result<(), Error> {
-    charge(state, key.as_str().map_or(0, str::len))
+    match kind(key) {
+        Kind::Str(text) => charge(state, text.len()),
+        Kind::Tuple(items) => items.iter().try_for_each(|item| charge_key(state, item)),
+        _ => charge(state, 0),
+    }
 }
 
 /// An index as Python counts it, from the end where it is negative.
@@ -163,7 +167,11 @@ pub(super) fn position(index: i64, len: usize) -> Option<usize> {
 }
 
 fn is_key(value: &Value) -> bool {
-    matches!(kind(value), Kind::None | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Str(_))
+    match kind(value) {
+        Kind::None | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Str(_) => true,
+        Kind::Tuple(items) => items.iter().all(is_key),
+        _ => false,
+    }
 }
 
 /// Refuses what may not be put into a container: objects that are not data, and values that are too deep. The walk is charged.
@@ -224,6 +232,11 @@ pub(super) fn new_dict(state: &State, pairs: Vec<(Value, Value)>) -> Result<Valu
 fn check_items(state: &State, items: &[Value]) -> Result<(), Error> {
     charge(state, items.len() * ITEM)?;
     items.iter().try_for_each(|item| check_data(state, item, 1))
+}
+
+/// A string, which is `safe` (`Markup` in Python) or not.
+pub(super) fn text(text: String, safe: bool) -> Value {
+    if safe { Value::from_safe_string(text) } else { Value::from(text) }
 }
 
 /// What Python's `iter(value)` yields: items, keys or characters. The copy is charged.
