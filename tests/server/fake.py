@@ -59,6 +59,7 @@ class Model:
     """Gives these chunks and this reply, and notes what it was asked."""
 
     architecture, isa, context_length, vocab_size = "fake", "none", 512, 16
+    chat_template = SimpleNamespace(variables=frozenset({"messages", "enable_thinking"}), reasons=True)
 
     def __init__(self, chunks, result):
         self.chunks = chunks
