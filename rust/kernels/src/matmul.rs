@@ -311,7 +311,7 @@ pub type TileSums = [[f32; ROWS]; WIDE];
 /// # Panics
 /// If the tile has fewer tokens or columns, or `y` fewer panels.
 #[inline(always)]
-pub fn tiled<F: Format, I: Isa>(isa: I, tiles: &Configured<'_>, panels: Panels<'_, F>, codes: &[Bytes], x: &[Block], y: &mut [TileSums]) {
+pub fn tiled<F: Format, I: Isa>(isa: I, tiles: &Configured, panels: Panels<'_, F>, codes: &[Bytes], x: &[Block], y: &mut [TileSums]) {
     const HALF: usize = WIDE / 2;
     let mut dots = [[[0; ROWS]; WIDE]; MAX_RUNS];
     take_turns::<F>(
@@ -334,7 +334,7 @@ pub fn tiled<F: Format, I: Isa>(isa: I, tiles: &Configured<'_>, panels: Panels<'
 
 /// The dot products of every run of a superblock.
 #[inline(always)]
-fn tile_dots<F: Format>(tiles: &Configured<'_>, codes: &[Bytes], x: &[Block; WIDE], dots: &mut [[[i32; ROWS]; WIDE]; MAX_RUNS]) {
+fn tile_dots<F: Format>(tiles: &Configured, codes: &[Bytes], x: &[Block; WIDE], dots: &mut [[[i32; ROWS]; WIDE]; MAX_RUNS]) {
     let stride = size_of::<Block>();
     let all: &[i8] = bytemuck::cast_slice(x);
     let columns = tile_columns::<F>();
