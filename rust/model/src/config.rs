@@ -129,12 +129,31 @@ pub struct DeltaNetConfig {
     pub dim_v: usize,
     /// Positions that the convolution before it sees, the token's own included.
     pub kernel: usize,
+    /// How heads of values and of keys belong together, and how the tensors for `beta` and `decay` are stored.
+    pub order: HeadOrder,
+}
+
+/// The order of the value heads of a delta net.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadOrder {
+    /// Qwen3-Next: the value heads of a key head are neighbours; `beta` and what `decay` is made of are in one tensor, key head by key head.
+    Grouped,
+    /// Qwen 3.5: value head `i` belongs to key head `i % key_heads`; a tensor each.
+    Tiled,
 }
 
 impl DeltaNetConfig {
     /// Channels of all queries, keys and values.
     pub fn channels(&self) -> usize {
         2 * self.key_heads * self.dim_k + self.heads * self.dim_v
+    }
+
+    /// The key head of a value head.
+    pub fn key_head(&self, head: usize) -> usize {
+        match self.order {
+            HeadOrder::Grouped => head / (self.heads / self.key_heads),
+            HeadOrder::Tiled => head % self.key_heads,
+        }
     }
 
     /// Floats that a sequence keeps for the convolution.
@@ -175,6 +194,18 @@ impl NormNames {
     /// One norm before each part.
     pub const PRE: NormNames =
         NormNames { attention: Some("attn_norm"), post_attention: None, feed_forward: Some("ffn_norm"), post_feed_forward: None };
+
+    /// One norm after each part.
+    pub const POST: NormNames = NormNames {
+        attention: None,
+        post_attention: Some("post_attention_norm"),
+        feed_forward: None,
+        post_feed_forward: Some("post_ffw_norm"),
+    };
+
+    /// One norm before and one after each part.
+    pub const SANDWICH: NormNames =
+        NormNames { post_attention: Some("post_attention_norm"), post_feed_forward: Some("post_ffw_norm"), ..NormNames::PRE };
 }
 
 /// Attention of a layer.
@@ -198,12 +229,32 @@ pub struct AttentionConfig {
     pub rope: Option<usize>,
     /// Whether the softmax of each head has one more logit, without a value.
     pub sinks: bool,
-    /// Norms of queries and keys before rotation.
+    /// Norms of queries and keys.
     pub qk_norm: QkNorm,
+    /// Whether these norms act after rotation instead of before.
+    pub norm_after_rope: bool,
+    /// What queries are multiplied by, by their positions.
+    pub temperature: Option<Temperature>,
     /// Whether every query head has a gate, whose sigmoid multiplies the head's output; it follows the head's query in `attn_q`.
     pub gated: bool,
     /// Multi-head latent attention, where queries, keys and values come from projections to fewer channels.
     pub latent: Option<LatentConfig>,
+}
+
+/// A temperature of attention that grows with the position (Llama 4, Ministral 3).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// Multiplies the logarithm.
+    pub scale: f32,
+    /// Positions for which the factor stays the same.
+    pub length: usize,
+}
+
+impl Temperature {
+    /// What the query at `position` is multiplied by: `1 + scale * ln(1 + floor(position / length))`.
+    pub fn factor(&self, position: usize) -> f32 {
+        (1.0 + f64::from(self.scale) * ((position / self.length) as f64).ln_1p()) as f32
+    }
 }
 
 /// Norms of queries and keys.

@@ -18,16 +18,20 @@ const L2_EPS: f32 = 1e-6;
 pub fn forward(pass: &mut Pass<'_>, index: usize, net: &DeltaNet<Loaded>, config: &DeltaNetConfig) -> Result<(), ModelError> {
     let tokens = pass.tokens;
     let s = &mut *pass.scratch;
-    pass.worker.fill(&mut s.activations, &[&net.qkv, &net.gate, &net.beta_decay], &s.normed, pass.hidden_stride, tokens)?;
+    let matrices: Vec<_> = [&net.qkv, &net.gate, &net.beta_decay].into_iter().chain(&net.decay_input).collect();
+    pass.worker.fill(&mut s.activations, &matrices, &s.normed, pass.hidden_stride, tokens)?;
     s.q.resize(tokens * net.qkv.padded_rows());
     s.gate.resize(tokens * net.gate.padded_rows());
     s.v.resize(tokens * net.beta_decay.padded_rows());
     let x = &s.activations;
-    pass.worker.multiply(&[
-        Product::new(&net.qkv, x, &mut s.q),
-        Product::new(&net.gate, x, &mut s.gate),
-        Product::new(&net.beta_decay, x, &mut s.v),
-    ])?;
+    let mut products =
+        vec![Product::new(&net.qkv, x, &mut s.q), Product::new(&net.gate, x, &mut s.gate), Product::new(&net.beta_decay, x, &mut s.v)];
+    if let Some(matrix) = &net.decay_input {
+        s.router.resize(tokens * matrix.padded_rows());
+        products.push(Product::new(matrix, x, &mut s.router));
+    }
+    pass.worker.multiply(&products)?;
+    drop(products);
     s.k.resize(tokens * config.channels());
     s.up.resize(config.heads * tokens * config.dim_v);
     for &segment in pass.segments {
@@ -102,31 +106,55 @@ impl Lengths {
 
 /// From `scratch.k` and the gates in `scratch.v` to `scratch.up`, `[heads, tokens, dim_v]`.
 fn recur(pass: &mut Pass<'_>, index: usize, net: &DeltaNet<Loaded>, config: &DeltaNetConfig, segment: Segment) -> Result<(), ModelError> {
-    let &DeltaNetConfig { heads, key_heads, dim_k, dim_v, .. } = config;
-    let (cpu, channels, stride, shared) = (pass.worker.cpu, config.channels(), net.beta_decay.padded_rows(), heads / key_heads);
+    let &DeltaNetConfig { key_heads, dim_k, dim_v, .. } = config;
+    let (cpu, channels) = (pass.worker.cpu, config.channels());
     let s = &mut *pass.scratch;
     let (state, next) = pass.kv.states(segment.sequence, index);
     let (state, next) = (&state[config.history()..], &mut next[config.history()..]);
-    let (mixed, gates) = (&s.k, &s.v);
+    let mixed = &s.k;
+    let gates = Gates { net, config, beta_decay: &s.v, decay: &s.router };
     let outputs = s.up.chunks_exact_mut(pass.tokens * dim_v);
     let mut jobs: Vec<_> = next.chunks_exact_mut(dim_k * dim_v).zip(outputs).collect();
     pass.worker.pool.for_each_mut(&mut jobs, |head, (next, out)| {
         next.copy_from_slice(&state[head * dim_k * dim_v..][..dim_k * dim_v]);
-        let key_head = head / shared;
+        let key_head = config.key_head(head);
         let out = out[segment.first * dim_v..].chunks_exact_mut(dim_v).take(segment.tokens);
         for (t, out) in (segment.first..).zip(out) {
             let row = &mixed[t * channels..][..channels];
             let (q, k) = (&row[key_head * dim_k..][..dim_k], &row[(key_heads + key_head) * dim_k..][..dim_k]);
             let v = &row[2 * key_heads * dim_k + head * dim_v..][..dim_v];
-            let gates = &gates[t * stride + key_head * 2 * shared..][..2 * shared];
-            let beta = f64::from(gates[head % shared]);
-            let step = softplus(f64::from(gates[shared + head % shared]) + f64::from(net.time_step[head]));
+            let (beta, time) = gates.of(t, head);
+            let step = softplus(f64::from(time) + f64::from(net.time_step[head]));
             let decay = (f64::from(net.decay[head]) * step).exp() as f32;
-            let beta = (1.0 / (1.0 + (-beta).exp())) as f32;
+            let beta = (1.0 / (1.0 + (-f64::from(beta)).exp())) as f32;
             delta_step(cpu, DeltaStep { state: next, q, k, v, decay, beta, out });
         }
     });
     pass.worker.check()
+}
+
+/// What `beta` and `decay` of tokens and heads are made of.
+struct Gates<'a> {
+    net: &'a DeltaNet<Loaded>,
+    config: &'a DeltaNetConfig,
+    /// Products with `beta_decay`.
+    beta_decay: &'a [f32],
+    /// Products with `decay_input`, if there is one.
+    decay: &'a [f32],
+}
+
+impl Gates<'_> {
+    fn of(&self, token: usize, head: usize) -> (f32, f32) {
+        let row = &self.beta_decay[token * self.net.beta_decay.padded_rows()..];
+        match &self.net.decay_input {
+            Some(matrix) => (row[head], self.decay[token * matrix.padded_rows() + head]),
+            None => {
+                let shared = self.config.heads / self.config.key_heads;
+                let of_key_head = &row[head / shared * 2 * shared..][..2 * shared];
+                (of_key_head[head % shared], of_key_head[shared + head % shared])
+            }
+        }
+    }
 }
 
 /// `ln(1 + e^x)`.

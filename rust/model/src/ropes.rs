@@ -17,7 +17,8 @@ impl RopeTables {
     /// The angles of some positions.
     pub fn angles(&self, positions: &[usize]) -> RopeAngles {
         let of = |table: &rope::RopeTable| positions.iter().map(|&p| table.angles(p)).collect();
-        RopeAngles(self.0.iter().map(|(pairing, table)| (*pairing, of(table))).collect())
+        let kinds = self.0.iter().map(|(pairing, table)| (*pairing, of(table))).collect();
+        RopeAngles { kinds, positions: positions.to_vec() }
     }
 }
 
@@ -48,12 +49,20 @@ fn table(r: &RopeConfig, divisors: Option<&[f32]>) -> Result<rope::RopeTable, Mo
 }
 
 /// Cosines and sines of the rows of a batch, for every kind of rotary embedding.
-pub struct RopeAngles(Vec<(Pairing, Vec<rope::Angles>)>);
+pub struct RopeAngles {
+    kinds: Vec<(Pairing, Vec<rope::Angles>)>,
+    positions: Vec<usize>,
+}
 
 impl RopeAngles {
+    /// The position of the batch's row `token`.
+    pub fn position(&self, token: usize) -> usize {
+        self.positions[token]
+    }
+
     /// Rotates heads of `dim` channels of the batch's row `token`.
     pub fn rotate(&self, cpu: Cpu, kind: usize, token: usize, heads: &mut [f32], dim: usize) {
-        let (pairing, angles) = &self.0[kind];
+        let (pairing, angles) = &self.kinds[kind];
         rope::rope(cpu, heads, dim, &angles[token], *pairing);
     }
 }

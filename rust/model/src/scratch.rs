@@ -31,7 +31,7 @@ pub struct Scratch {
     pub gate: AlignedVec<f32>,
     /// `[tokens or assignments, width]`.
     pub up: AlignedVec<f32>,
-    /// `[tokens, experts]`.
+    /// `[tokens, experts]`; in a delta net what `decay` is made of, `[tokens, heads]`.
     pub router: AlignedVec<f32>,
     /// `[assignments, hidden]`.
     pub expert_out: AlignedVec<f32>,
@@ -147,6 +147,7 @@ impl Widths {
                     w.k = w.k.max(d.channels());
                     w.v = w.v.max(padded(2 * d.heads));
                     w.gate = w.gate.max(padded(d.heads * d.dim_v));
+                    w.router = w.router.max(padded(d.heads));
                 }
             }
             match feed_forward {

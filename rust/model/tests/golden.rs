@@ -35,24 +35,44 @@ struct Case {
 }
 
 /// Models whose logits are those of another one.
-const SAME: &[(&str, &str)] = &[("deepseek-v3-legacy", "deepseek-v3")];
+const SAME: &[(&str, &str)] =
+    &[("deepseek-v3-legacy", "deepseek-v3"), ("glm4moe-mtp", "glm4moe"), ("qwen35-mtp", "qwen35"), ("qwen35moe-mtp", "qwen35moe")];
 
 /// The context length to ask for, where it matters: Phi-3 rotates differently beyond its original context.
 const CONTEXT: &[(&str, usize)] = &[("phi3-longrope-short", 256)];
 
 /// Models that do not ship, to keep the repository small.
 const SHARED: &[&str] = &[
+    "cohere2",
     "deepseek-moe",
     "deepseek-v2",
     "deepseek-v2-lite",
     "deepseek-v3-legacy",
+    "ernie4_5",
+    "exaone4",
+    "exaone4-swa",
     "falcon-40b",
     "gemma",
+    "glm4",
+    "glm4moe",
+    "glm4moe-mtp",
+    "granitemoe",
+    "granitemoe-shared",
+    "hunyuan-dense",
+    "mistral3",
     "phi3",
     "phi3-longrope-short",
     "qwen2",
-    "qwen3moe",
     "qwen2moe",
+    "qwen2vl",
+    "qwen35",
+    "qwen35-mtp",
+    "qwen35moe",
+    "qwen35moe-mtp",
+    "qwen3moe",
+    "qwen3vl",
+    "seed_oss",
+    "smollm3",
 ];
 
 impl Case {
@@ -156,5 +176,33 @@ fn bits_do_not_depend_on_isa_chunks_or_threads() {
                 }
             }
         }
+    }
+}
+
+/// A sequence beside another one, and beside a fork of its own beginning.
+#[test]
+fn bits_do_not_depend_on_the_batch() {
+    for case in cases() {
+        let prompt = case.golden().prompt;
+        let context = &mut case.load("auto", 2);
+        let alone = logits(context, &prompt, prompt.len());
+        let vocab = alone.len() / prompt.len();
+        let (first, other) = (context.open(), context.open());
+        let ids: Vec<u32> = prompt.iter().map(|&id| id as u32).collect();
+        let backwards: Vec<u32> = ids.iter().rev().copied().collect();
+        let rows = |sequence, ids: &[u32], from: usize| {
+            let row = |(i, &token): (usize, &u32)| Row { sequence, position: (from + i) as u32, token, logits: true };
+            ids.iter().enumerate().map(row).collect::<Vec<Row>>()
+        };
+        let half = prompt.len() / 2;
+        let both = [rows(other, &backwards, 0), rows(first, &ids[..half], 0)].concat();
+        let out = context.forward(&both, &AtomicBool::new(false)).unwrap()[prompt.len() * vocab..].to_vec();
+        let fork = context.fork(first, half).unwrap();
+        let both = [rows(fork, &ids[half..], half), rows(first, &ids[half..], half)].concat();
+        let rest = context.forward(&both, &AtomicBool::new(false)).unwrap();
+        let same = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+        let (a, b) = rest.split_at(rest.len() / 2);
+        let (begin, end) = alone.split_at(half * vocab);
+        assert!(same(&out, begin) && same(a, end) && same(b, end), "{}", case.name);
     }
 }

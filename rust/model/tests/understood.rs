@@ -394,6 +394,8 @@ fn gemma_3_with_other_names() {
     other.set("gemma3.rope.global.freq_base", 1_000_000f32);
     other.set("gemma3.rope.local.freq_base", 10_000f32);
     assert!(same_bits(&run(&other), &run(&parts)));
+    other.remove_key("gemma3.rope.global.freq_base");
+    assert!(plan(&other).unwrap_err().to_string().contains("gemma3.rope.freq_base"));
 }
 
 /// Whether weights of experts are renormalised is what the file says.

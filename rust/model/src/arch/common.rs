@@ -163,6 +163,8 @@ impl Header<'_> {
             rope: Some(0),
             sinks: false,
             qk_norm: QkNorm::None,
+            norm_after_rope: false,
+            temperature: None,
             gated: false,
             latent: None,
         })
@@ -295,6 +297,15 @@ pub fn set_windows(config: &mut Config, windows: &Windows) {
     for (layer, windowed) in config.layers.iter_mut().zip(&windows.layers) {
         if let (Mixer::Attention(a), true) = (&mut layer.mixer, windowed) {
             a.window = windows.window;
+        }
+    }
+}
+
+/// Layers that see everything do not rotate.
+pub fn rotate_windows_only(config: &mut Config, windows: &Windows) {
+    for (layer, windowed) in config.layers.iter_mut().zip(&windows.layers) {
+        if let (Mixer::Attention(a), false) = (&mut layer.mixer, windowed) {
+            a.rope = None;
         }
     }
 }

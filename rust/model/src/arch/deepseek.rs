@@ -10,15 +10,15 @@ fn config(header: &Header) -> Result<Config, ModelError> {
     let attention = header.attention()?;
     let rope = header.rope(Pairing::Interleaved, attention.dim_k)?;
     let mut config = header.decoder(header.rms_norm()?, attention, rope, header.dense()?)?;
-    sparse(header, &mut config, experts(header)?)?;
+    sparse(header, &mut config, experts(header, false)?)?;
     Ok(config)
 }
 
 /// The experts, with the shared ones as one network.
-pub fn experts(header: &Header) -> Result<ExpertsConfig, ModelError> {
+pub fn experts(header: &Header, normalise: bool) -> Result<ExpertsConfig, ModelError> {
     let width = header.expert_width()?;
     let shared = header.keys.optional_count("expert_shared_count", MOST)?;
-    Ok(ExpertsConfig { shared: shared.map(|n| SharedExpert { width: n * width, gated: false }), ..header.experts(width, false)? })
+    Ok(ExpertsConfig { shared: shared.map(|n| SharedExpert { width: n * width, gated: false }), ..header.experts(width, normalise)? })
 }
 
 /// Gives experts to all layers but the first few.

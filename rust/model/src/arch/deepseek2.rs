@@ -33,7 +33,10 @@ fn config(header: &Header) -> Result<Config, ModelError> {
         rope.magnitude /= yarn_mscale(f64::from(factor), 1.0);
     }
     let mut config = header.decoder(header.rms_norm()?, attention, rope, header.dense()?)?;
-    deepseek::sparse(header, &mut config, experts(header)?)?;
+    // Early files of GLM-4.7-Flash do not say that its gating is that of V3.
+    let glm_flash = matches!(config.layers.len(), 47 | 48) && config.vocab_size == 154_880;
+    let gating = if glm_flash { Gating::Sigmoid } else { Gating::Softmax };
+    deepseek::sparse(header, &mut config, experts(header, gating, false)?)?;
     Ok(config)
 }
 
@@ -65,19 +68,23 @@ fn attention(header: &Header) -> Result<(AttentionConfig, usize), ModelError> {
         rope: Some(0),
         sinks: false,
         qk_norm: QkNorm::None,
+        norm_after_rope: false,
+        temperature: None,
         gated: false,
         latent: Some(latent),
     };
     Ok((attention, rope))
 }
 
-fn experts(header: &Header) -> Result<ExpertsConfig, ModelError> {
+/// Experts whose gating, bias and groups the file states; `gating` and `normalise` are what a file means that does not.
+pub fn experts(header: &Header, gating: Gating, normalise: bool) -> Result<ExpertsConfig, ModelError> {
     let keys = &header.keys;
-    let mut experts = deepseek::experts(header)?;
+    let mut experts = deepseek::experts(header, normalise)?;
     let gating = match keys.optional_count("expert_gating_func", MOST)? {
-        None | Some(1) => Gating::Softmax,
+        None => gating,
+        Some(1) => Gating::Softmax,
         Some(2) => Gating::Sigmoid,
-        Some(n) => return Err(ModelError::Unsupported(format!("deepseek2.expert_gating_func {n} is not supported"))),
+        Some(n) => return Err(ModelError::Unsupported(format!("{} {n} is not supported", keys.name("expert_gating_func")))),
     };
     let biased = (0..MOST).find(|i| header.tensors.has(&format!("blk.{i}.ffn_gate_inp.weight")));
     experts.choice_bias = biased.is_some_and(|i| header.tensors.has(&format!("blk.{i}.exp_probs_b.bias")));

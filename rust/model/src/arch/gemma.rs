@@ -3,6 +3,7 @@ use super::common::set_windows;
 use super::{Family, Header};
 use crate::ModelError;
 use crate::config::{Activation, AttentionConfig, Config, Mixer, NormNames, Pairing, QkNorm, RopeConfig, RopeScaling};
+use crate::error::invalid;
 
 pub const GEMMA: Family = Family::new("gemma", gemma);
 pub const GEMMA2: Family = Family::new("gemma2", gemma2);
@@ -20,7 +21,7 @@ fn gemma2(header: &Header) -> Result<Config, ModelError> {
     attention.scale = scale(header, &attention, 46)?;
     let mut config = decoder(header, attention)?;
     config.logit_softcap = Some(header.keys.positive("final_logit_softcapping")?.unwrap_or(30.0));
-    config.layers.iter_mut().for_each(|layer| layer.norms = SANDWICH);
+    config.layers.iter_mut().for_each(|layer| layer.norms = NormNames::SANDWICH);
     set_windows(&mut config, &header.windows(2)?);
     Ok(config)
 }
@@ -35,24 +36,26 @@ fn gemma3(header: &Header) -> Result<Config, ModelError> {
     config.logit_softcap = keys.factor("final_logit_softcapping")?;
     // Files of Ollama's converter have other names for the bases.
     let (global, local) = (keys.positive("rope.global.freq_base")?, keys.positive("rope.local.freq_base")?);
-    if let (Some(base), None) = (global, keys.positive("rope.freq_base")?) {
+    if keys.positive("rope.freq_base")?.is_none() {
+        let Some(base) = global else { return invalid!("the file lacks the key {}", keys.name("rope.freq_base")) };
         config.ropes[0].base = base;
+        // They leave out that the models of 4B and more stretch it by 8.
+        if config.ropes[0].scaling == RopeScaling::None && config.layers.len() >= 34 {
+            config.ropes[0].scaling = RopeScaling::Linear(8.0);
+        }
     }
     let base = keys.positive("rope.freq_base_swa")?.or(local).unwrap_or(10_000.0);
     config.ropes.push(RopeConfig { base, scaling: RopeScaling::None, magnitude: 1.0, ..config.ropes[0].clone() });
     let windows = header.windows(6)?;
     set_windows(&mut config, &windows);
     for (layer, windowed) in config.layers.iter_mut().zip(windows.layers) {
-        layer.norms = SANDWICH;
+        layer.norms = NormNames::SANDWICH;
         if let (Mixer::Attention(a), true) = (&mut layer.mixer, windowed) {
             a.rope = Some(1);
         }
     }
     Ok(config)
 }
-
-const SANDWICH: NormNames =
-    NormNames { post_attention: Some("post_attention_norm"), post_feed_forward: Some("post_ffw_norm"), ..NormNames::PRE };
 
 /// What scores are multiplied by if no key says it. The models of 27B, known by their layers, have it from the width instead of the head.
 fn scale(header: &Header, attention: &AttentionConfig, layers_of_27b: usize) -> Result<f32, ModelError> {

@@ -3,16 +3,23 @@ mod command_r;
 mod common;
 mod deepseek;
 mod deepseek2;
+mod ernie4_5;
+mod exaone4;
 mod falcon;
 mod gemma;
+mod glm4;
 mod gpt_oss;
 mod granite;
+mod hunyuan;
 mod keys;
 mod llama;
+mod mistral3;
 mod olmo2;
 mod phi3;
 mod qwen;
 mod qwen3next;
+mod seed_oss;
+mod smollm3;
 mod understood;
 
 use crate::ModelError;
@@ -45,23 +52,37 @@ impl Family {
 
 /// The architectures that run.
 const FAMILIES: &[Family] = &[
+    command_r::COHERE2,
     command_r::FAMILY,
     deepseek::FAMILY,
     deepseek2::FAMILY,
+    ernie4_5::FAMILY,
+    exaone4::FAMILY,
     falcon::FAMILY,
     gemma::GEMMA,
     gemma::GEMMA2,
     gemma::GEMMA3,
+    glm4::GLM4,
+    glm4::GLM4MOE,
     gpt_oss::FAMILY,
     granite::FAMILY,
+    granite::GRANITEMOE,
+    hunyuan::FAMILY,
     llama::FAMILY,
+    mistral3::FAMILY,
     olmo2::FAMILY,
     phi3::FAMILY,
     qwen::QWEN2,
     qwen::QWEN2MOE,
+    qwen::QWEN2VL,
     qwen::QWEN3,
     qwen::QWEN3MOE,
+    qwen::QWEN3VL,
+    qwen3next::QWEN35,
+    qwen3next::QWEN35MOE,
     qwen3next::FAMILY,
+    seed_oss::FAMILY,
+    smollm3::FAMILY,
 ];
 
 /// What a family reads.
@@ -127,7 +148,11 @@ mod tests {
 
     #[test]
     fn an_unknown_architecture_is_told_its_neighbours() {
-        assert!(unknown("qwen4").contains("near to it are: qwen2, qwen2moe, qwen3, qwen3moe, qwen3next;"), "{}", unknown("qwen4"));
+        assert!(
+            unknown("qwen4").contains("near to it are: qwen2, qwen2moe, qwen2vl, qwen3, qwen3moe, qwen3vl, qwen35, qwen35moe, qwen3next;"),
+            "{}",
+            unknown("qwen4")
+        );
         assert!(unknown("lama").contains("near to it are: llama;"), "{}", unknown("lama"));
         assert!(!unknown("mamba").contains("near to it"), "{}", unknown("mamba"));
         assert!(unknown(&"x".repeat(1000)).len() < 300);

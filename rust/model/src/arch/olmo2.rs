@@ -14,12 +14,7 @@ fn config(header: &Header) -> Result<Config, ModelError> {
     let rope = header.rope(Pairing::Halves, attention.dim_k)?;
     let mut config = header.decoder(header.rms_norm()?, attention, rope, header.dense()?)?;
     for layer in &mut config.layers {
-        layer.norms = NormNames {
-            attention: None,
-            post_attention: Some("post_attention_norm"),
-            feed_forward: None,
-            post_feed_forward: Some("post_ffw_norm"),
-        };
+        layer.norms = NormNames::POST;
     }
     let windows = header.windows(4)?;
     if windows.window.is_some() {

@@ -1,4 +1,4 @@
-//! Qwen 1.5 to 3, dense and with experts: "qwen2", "qwen2moe", "qwen3", "qwen3moe".
+//! Qwen 1.5 to 3, dense and with experts: "qwen2", "qwen2moe", "qwen3", "qwen3moe"; the text halves of "qwen2vl" and "qwen3vl".
 //!
 //! Qwen 2 has biases on queries, keys and values; Qwen 3 has norms of their heads instead.
 use super::common::WIDEST;
@@ -9,6 +9,10 @@ use crate::config::{Config, ExpertsConfig, FeedForwardConfig, Pairing, QkNorm, S
 pub const QWEN2: Family = Family::new("qwen2", qwen2);
 pub const QWEN2MOE: Family =
     Family { harmless: &[DENSE_WIDTH, ("expert_shared_count", When::Is(&[0.0, 1.0]))], ..Family::new("qwen2moe", qwen2moe) };
+/// Of text, the positions in time, height and width are equal: rotation is the plain one.
+pub const QWEN2VL: Family = Family::new("qwen2vl", qwen2);
+/// The layers that images are added to matter to images only.
+pub const QWEN3VL: Family = Family { harmless: &[("n_deepstack_layers", When::Always)], ..Family::new("qwen3vl", qwen3) };
 pub const QWEN3: Family = Family::new("qwen3", qwen3);
 pub const QWEN3MOE: Family = Family { harmless: &[DENSE_WIDTH], ..Family::new("qwen3moe", qwen3moe) };
 

@@ -4,7 +4,7 @@ use crate::ModelError;
 use crate::config::{AttentionConfig, NormConfig, NormKind, QkNorm};
 use crate::transformer::{Pass, add_bias, for_rows};
 use crate::weights::{Heads, Loaded, Norm};
-use fastllm_kernels::elementwise::mul_sigmoid;
+use fastllm_kernels::elementwise::{mul_sigmoid, scale};
 use fastllm_kernels::linear::Product;
 use fastllm_kernels::rms_norm::{layer_norm, rms_norm_in_place};
 use fastllm_simd::Cpu;
@@ -23,18 +23,25 @@ pub fn project(pass: &mut Pass<'_>, heads: &Heads<Loaded>, config: &AttentionCon
     let (cpu, pool, ropes, norms) = (pass.worker.cpu, pass.worker.pool, pass.ropes, pass.model.config.norm);
     let dim_q = if config.gated { 2 * config.dim_k } else { config.dim_k };
     let parts = [
-        (&mut s.q, &heads.q, &heads.q_norm, config.heads * dim_q, dim_q),
-        (&mut s.k, &heads.k, &heads.k_norm, config.kv_heads * config.dim_k, config.dim_k),
+        (&mut s.q, &heads.q, &heads.q_norm, config.heads * dim_q, dim_q, config.temperature),
+        (&mut s.k, &heads.k, &heads.k_norm, config.kv_heads * config.dim_k, config.dim_k, None),
     ];
-    for (data, projection, norm, width, head_dim) in parts {
+    for (data, projection, norm, width, head_dim, temperature) in parts {
         for_rows(pool, data, projection.weight.padded_rows(), |t, row| {
             add_bias(cpu, projection.bias.as_deref(), row);
             let row = &mut row[..width];
-            if let Some(norm) = norm {
+            if let (Some(norm), false) = (norm, config.norm_after_rope) {
                 normalise_heads(cpu, norms, norm, config, row, head_dim);
             }
             if let Some(kind) = config.rope {
                 ropes.rotate(cpu, kind, t, row, head_dim);
+            }
+            if let (Some(norm), true) = (norm, config.norm_after_rope) {
+                normalise_heads(cpu, norms, norm, config, row, head_dim);
+            }
+            if let Some(temperature) = temperature {
+                let factor = temperature.factor(ropes.position(t));
+                row.chunks_exact_mut(head_dim).for_each(|head| scale(cpu, &mut head[..config.dim_k], factor));
             }
         });
     }

@@ -2,8 +2,8 @@
 use super::{Attention, Declared, DeltaNet, Experts, FeedForward, Heads, Latent, Layer, Mlp, Norm, Projection, Shared, Tensors, Weights};
 use crate::ModelError;
 use crate::config::{
-    AttentionConfig, Config, DeltaNetConfig, ExpertsConfig, FeedForwardConfig, LatentConfig, LayerConfig, Mixer, NormKind, QkNorm,
-    RopeScaling,
+    AttentionConfig, Config, DeltaNetConfig, ExpertsConfig, FeedForwardConfig, HeadOrder, LatentConfig, LayerConfig, Mixer, NormKind,
+    QkNorm, RopeScaling,
 };
 
 impl Tensors<'_> {
@@ -107,10 +107,18 @@ impl Tensors<'_> {
     }
 
     fn delta_net(self, name: &dyn Fn(&str) -> String, d: &DeltaNetConfig, hidden: usize) -> Result<DeltaNet<Declared>, ModelError> {
+        let (beta_decay, decay_input) = match d.order {
+            HeadOrder::Grouped => (self.matrix(&name("ssm_ba.weight"), 2 * d.heads, hidden)?, None),
+            HeadOrder::Tiled => {
+                let alpha = self.matrix(&name("ssm_alpha.weight"), d.heads, hidden)?;
+                (self.matrix(&name("ssm_beta.weight"), d.heads, hidden)?, Some(alpha))
+            }
+        };
         Ok(DeltaNet {
             qkv: self.matrix(&name("attn_qkv.weight"), d.channels(), hidden)?,
             gate: self.matrix(&name("attn_gate.weight"), d.heads * d.dim_v, hidden)?,
-            beta_decay: self.matrix(&name("ssm_ba.weight"), 2 * d.heads, hidden)?,
+            beta_decay,
+            decay_input,
             convolution: self.vectors(&name("ssm_conv1d.weight"), d.kernel, d.channels())?,
             decay: self.vector(&name("ssm_a"), d.heads)?,
             time_step: self.vector(&name("ssm_dt.bias"), d.heads)?,

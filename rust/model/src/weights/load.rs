@@ -87,7 +87,7 @@ loads! {
     Projection { weight, bias }
     Heads { q, k, v, q_norm, k_norm }
     Latent { q_a, q_b, kv_a, kv_a_norm, k_b, v_b }
-    DeltaNet { qkv, gate, beta_decay, convolution, decay, time_step, norm }
+    DeltaNet { qkv, gate, beta_decay, decay_input, convolution, decay, time_step, norm }
     Mlp { gate, up, down }
     Shared { mlp, gate }
     Layer { attention_norm, attention, sinks, o, post_attention_norm, feed_forward_norm, feed_forward, post_feed_forward_norm }

@@ -174,8 +174,11 @@ pub struct DeltaNet<S: Stage> {
     pub qkv: S::Matrix,
     /// `[heads * dim_v, hidden]`: multiplies the output, after SiLU.
     pub gate: S::Matrix,
-    /// `[2 * heads, hidden]`: for each key head, `beta` of its value heads, then what `decay` is made of.
+    /// What `beta` and `decay` are made of, by [`crate::config::HeadOrder`]. Grouped: `[2 * heads, hidden]`, for each key head `beta` of
+    /// its value heads, then `decay`. Tiled: `[heads, hidden]`, `beta` alone.
     pub beta_decay: S::Matrix,
+    /// `[heads, hidden]`: what `decay` is made of, where it is not in `beta_decay`.
+    pub decay_input: Option<S::Matrix>,
     /// `[channels, kernel]`.
     pub convolution: S::Vector,
     /// `[heads]`: multiplies the time step, below 0.
@@ -277,7 +280,10 @@ impl<S: Stage> Layer<S> {
                 all.extend([&l.q_b, &l.kv_a, &l.k_b, &l.v_b]);
                 all.extend(l.q_a.as_ref().map(|q| &q.0));
             }
-            Attention::DeltaNet(d) => all.extend([&d.qkv, &d.gate, &d.beta_decay]),
+            Attention::DeltaNet(d) => {
+                all.extend([&d.qkv, &d.gate, &d.beta_decay]);
+                all.extend(&d.decay_input);
+            }
         }
         let mut experts = Vec::new();
         match &self.feed_forward {
