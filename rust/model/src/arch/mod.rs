@@ -155,7 +155,8 @@ mod tests {
         );
         assert!(unknown("lama").contains("near to it are: llama;"), "{}", unknown("lama"));
         assert!(!unknown("mamba").contains("near to it"), "{}", unknown("mamba"));
-        assert!(unknown(&"x".repeat(1000)).len() < 300);
+        // The name is cut off; the list of what is supported grows.
+        assert!(unknown(&"x".repeat(1000)).len() < unknown("").len() + 80);
     }
 
     #[test]
