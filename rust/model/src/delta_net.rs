@@ -146,14 +146,12 @@ struct Gates<'a> {
 impl Gates<'_> {
     fn of(&self, token: usize, head: usize) -> (f32, f32) {
         let row = &self.beta_decay[token * self.net.beta_decay.padded_rows()..];
-        match &self.net.decay_input {
-            Some(matrix) => (row[head], self.decay[token * matrix.padded_rows() + head]),
-            None => {
-                let shared = self.config.heads / self.config.key_heads;
-                let of_key_head = &row[head / shared * 2 * shared..][..2 * shared];
-                (of_key_head[head % shared], of_key_head[shared + head % shared])
-            }
+        if let Some(matrix) = &self.net.decay_input {
+            return (row[head], self.decay[token * matrix.padded_rows() + head]);
         }
+        let shared = self.config.heads / self.config.key_heads;
+        let of_key_head = &row[head / shared * 2 * shared..][..2 * shared];
+        (of_key_head[head % shared], of_key_head[shared + head % shared])
     }
 }
 
