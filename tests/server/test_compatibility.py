@@ -425,7 +425,7 @@ async def test_a_coding_agent_on_messages(calls, lines, stream):
         "thinking": {"type": "adaptive", "display": "summarized"},
         "output_config": {"effort": "high"},
         "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
-        "thread": {"id": "x"},
+        "thread": {"type": "create"},
         "stream": stream,
     }
     response = await ask(calls, MESSAGES + "?beta=true", body)
@@ -444,6 +444,16 @@ async def test_a_coding_agent_on_messages(calls, lines, stream):
     else:
         assert response.json()["context_management"] == {"applied_edits": []}
         assert response.json()["stop_reason"] == "tool_use"
+
+
+async def test_a_stored_thread_is_not_found_and_the_client_sends_everything(client):
+    body = {"messages": HELLO, "max_tokens": 1, "thread": {"type": "continue", "previous_message_id": "msg_1"}}
+    for path in (MESSAGES, MESSAGES + "/count_tokens"):
+        response = await client.post(path, json={**body} if path == MESSAGES else {**body, "max_tokens": None})
+        error = response.json()["error"]
+        assert (response.status_code, error["type"]) == (404, "not_found_error")
+        assert error["details"] == {"error_code": "thread_not_found"}
+    assert (await client.post(MESSAGES, json={**body, "thread": {"type": "create"}})).status_code == 200
 
 
 async def test_tools_that_are_all_skipped_cannot_be_required(client):

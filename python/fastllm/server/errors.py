@@ -31,6 +31,7 @@ class ApiError(Exception):
         param: The field that is wrong.
         code: For programs.
         headers: Of the answer.
+        details: More for programs, in Anthropic's shape.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -48,6 +50,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.headers = dict(headers or {})
+        self.details = details
 
     @property
     def kind(self) -> str:
@@ -82,7 +85,10 @@ def body_of(error: ApiError, path: str, request_id: str | None) -> dict[str, Any
     """The body of the answer: Anthropic's shape on its path, elsewhere OpenAI's."""
     if path.startswith("/v1/messages"):
         kind = "api_error" if error.kind == "server_error" else error.kind
-        return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+        found: dict[str, Any] = {"type": kind, "message": error.message}
+        if error.details is not None:
+            found["details"] = dict(error.details)
+        return {"type": "error", "error": found, "request_id": request_id}
     kind = "invalid_request_error" if error.status in {403, 404, 408, 413} else error.kind
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 

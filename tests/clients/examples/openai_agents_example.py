@@ -14,9 +14,9 @@ from openai import AsyncOpenAI
 set_tracing_disabled(True)
 client = AsyncOpenAI(max_retries=0)
 set_default_openai_client(client)
-settings = ModelSettings(max_tokens=100, temperature=0)
+settings = ModelSettings(max_tokens=500, temperature=0)
 agent = Agent(name="Assistant", instructions="You are brief.", model="smol", model_settings=settings)
-assert Runner.run_sync(agent, "Write a haiku about recursion.").final_output
+assert Runner.run_sync(agent, "Say hello.").final_output
 asked = []
 
 
@@ -32,7 +32,7 @@ for model in ("smol", OpenAIChatCompletionsModel("smol", client)):
         name="Weather",
         model=model,
         tools=[get_weather],
-        model_settings=ModelSettings(max_tokens=100, temperature=0, tool_choice="required"),
+        model_settings=ModelSettings(max_tokens=500, temperature=0, tool_choice="required"),
     )
     assert Runner.run_sync(agent, "What is the weather in Tokyo?", max_turns=4).final_output
 assert len(asked) > 1

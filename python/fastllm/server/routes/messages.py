@@ -20,6 +20,7 @@ from fastllm.server.routes.common import STREAMED, UNLIMITED, found, limit, new_
 from fastllm.server.wire.messages import (
     CountTokensRequest,
     MessagesRequest,
+    check_thread,
     format_of,
     messages_of,
     skipped_of,
@@ -38,6 +39,7 @@ _PATH = "/v1/messages"
 async def messages(body: MessagesRequest, request: Request) -> Response:
     """Answers a conversation, at once or as server-sent events."""
     service, name, model = found(request, body.model)
+    check_thread(body)
     sampling = {
         "max_tokens": limit(service, body.max_tokens, "max_tokens"),
         "temperature": body.temperature,
@@ -71,6 +73,7 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
 async def count_tokens(body: CountTokensRequest, request: Request) -> Response:
     """The number of tokens of a conversation, as the model would read it."""
     _, _, model = found(request, body.model)
+    check_thread(body)
     return json_response({"input_tokens": len(await chat_ids(model, _call(model, body, {})))})
 
 

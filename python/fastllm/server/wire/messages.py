@@ -16,6 +16,7 @@ from fastllm.server.wire.compat import CacheControl
 __all__ = [
     "CountTokensRequest",
     "MessagesRequest",
+    "check_thread",
     "format_of",
     "messages_of",
     "skipped_of",
@@ -224,6 +225,19 @@ class UserMetadata(Wire):
     user_id: str | None = None
 
 
+class NewThread(Wire):
+    """A conversation that begins with this request."""
+
+    type: Literal["create"]
+
+
+class ContinuedThread(Wire):
+    """A conversation of which the request holds only what is new."""
+
+    type: Literal["continue"]
+    previous_message_id: Name
+
+
 class CountTokensRequest(Body):
     """A conversation whose tokens are counted."""
 
@@ -238,7 +252,9 @@ class CountTokensRequest(Body):
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = Field(None, description="As output_config.format")
     context_management: dict[str, Any] | None = Field(None, description="Not used: nothing is left out")
-    thread: Any = Field(None, description="Not used")
+    thread: Annotated[NewThread | ContinuedThread, Field(discriminator="type")] | None = Field(
+        None, description="No conversation is stored: a new one is answered, and none can be continued"
+    )
     speed: Name | None = Field(None, description="Not used")
     inference_geo: Name | None = Field(None, description="Not used")
     mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -328,6 +344,18 @@ def tools_of(body: CountTokensRequest) -> list[dict[str, Any]] | None:
                 function[name] = getattr(tool, name)
         found.append({"type": "function", "function": function})
     return found or None
+
+
+def check_thread(body: CountTokensRequest) -> None:
+    """Refuses to continue a stored conversation, so that the client sends all of it.
+
+    Raises:
+        ApiError: 404, nothing is stored.
+    """
+    if isinstance(body.thread, ContinuedThread):
+        message = "thread: no conversation is stored here; send all messages"
+        details = {"error_code": "thread_not_found"}
+        raise ApiError(404, message, param="thread.previous_message_id", code="thread_not_found", details=details)
 
 
 def skipped_of(body: CountTokensRequest) -> list[str]:
