@@ -21,6 +21,7 @@ from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams, _flag
 from fastllm.results import ChatReply, Chunk, EngineStats, Generation
+from fastllm.sampling_defaults import CHAT_SAMPLING, recommended
 from fastllm.session import Session
 from fastllm.stream import (
     AsyncChatStream,
@@ -213,7 +214,7 @@ class Model:
         Args:
             prompt: A text, token ids, or a list of either. A text gets the tokens that begin a text, where the model
                 wants them.
-            params: The options; None: the defaults.
+            params: The options; None: `default_sampling`.
             parse_special: Whether the texts of control tokens in a text prompt, such as "<|im_end|>", become these
                 tokens, as a prompt written by hand for a chat or for filling in the middle needs. False for prompts
                 that hold untrusted text. Token ids stay what they are.
@@ -228,7 +229,7 @@ class Model:
             ParameterError: An option is out of range, or the prompt has no tokens.
             TypeError: There is no such option.
         """
-        resolved = SamplingParams.resolve("generate", params, options)
+        resolved = SamplingParams.resolve("generate", params, self._options_of(params, options))
         prompts, single = _prompts(prompt)
         special = _flag("parse_special", parse_special)
         starts = [functools.partial(self._stream, p, resolved, None, special) for p in prompts]
@@ -248,7 +249,7 @@ class Model:
 
         Args:
             prompt: A text or token ids.
-            params: The options; None: the defaults.
+            params: The options; None: `default_sampling`.
             progress: Called with tokens read and tokens in all, while the prompt is read.
             parse_special: As in `generate`.
             options: Fields of `SamplingParams` that differ from `params`.
@@ -256,7 +257,7 @@ class Model:
         Raises:
             As `generate`.
         """
-        resolved = SamplingParams.resolve("stream", params, options)
+        resolved = SamplingParams.resolve("stream", params, self._options_of(params, options))
         return self._stream(_prompt(prompt), resolved, progress, _flag("parse_special", parse_special))
 
     @overload
@@ -288,7 +289,7 @@ class Model:
         """`generate` for asyncio. Cancelling the task stops the work."""
         import asyncio  # noqa: PLC0415 - `import fastllm` is quick
 
-        resolved = SamplingParams.resolve("agenerate", params, options)
+        resolved = SamplingParams.resolve("agenerate", params, self._options_of(params, options))
         prompts, single = _prompts(prompt)
         special = _flag("parse_special", parse_special)
         if single:
@@ -311,7 +312,7 @@ class Model:
         **options: Unpack[SamplingOptions],
     ) -> AsyncTokenStream:
         """`stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
-        resolved = SamplingParams.resolve("astream", params, options)
+        resolved = SamplingParams.resolve("astream", params, self._options_of(params, options))
         return self._astream(_prompt(prompt), resolved, _flag("parse_special", parse_special))
 
     # Chat
@@ -330,7 +331,7 @@ class Model:
         Args:
             messages: Dicts with "role" and "content", and whatever else the template reads: "tool_calls" and
                 "reasoning_content" of the assistant's messages, "tool_call_id" of results, whose role is "tool".
-            params: The options; None: the defaults.
+            params: The options; None: `default_chat_sampling`.
             options: Fields of `SamplingParams` that differ from `params`, and
                 tools: What the model may call: dicts in the form of the OpenAI interface, or Python functions, which
                     `fastllm.describe_tool` describes. Calls of a tool with `"strict": True` follow its schema.
@@ -359,7 +360,7 @@ class Model:
                 model has no calls, or no reasoning, as an option needs it.
             ContextOverflowError, GrammarError, TypeError: As `generate`.
         """
-        settings, resolved = ChatSettings.resolve("chat", params, options)
+        settings, resolved = ChatSettings.resolve("chat", params, self._options_of(params, options, chat=True))
         return self._chat(messages, settings, resolved, None).result()
 
     def chat_stream(
@@ -371,7 +372,7 @@ class Model:
         **options: Unpack[ChatOptions],
     ) -> ChatStream:
         """Answers a conversation, giving the text while it is made. As `chat` and `stream`."""
-        settings, resolved = ChatSettings.resolve("chat_stream", params, options)
+        settings, resolved = ChatSettings.resolve("chat_stream", params, self._options_of(params, options, chat=True))
         return self._chat(messages, settings, resolved, progress)
 
     async def achat(
@@ -381,7 +382,7 @@ class Model:
         **options: Unpack[ChatOptions],
     ) -> ChatReply:
         """`chat` for asyncio. Cancelling the task stops the work."""
-        settings, resolved = ChatSettings.resolve("achat", params, options)
+        settings, resolved = ChatSettings.resolve("achat", params, self._options_of(params, options, chat=True))
         return await self._achat(messages, settings, resolved).result()
 
     def achat_stream(
@@ -391,7 +392,7 @@ class Model:
         **options: Unpack[ChatOptions],
     ) -> AsyncChatStream:
         """`chat_stream` for asyncio. The work starts when the stream is first awaited; cancelling the task stops it."""
-        settings, resolved = ChatSettings.resolve("achat_stream", params, options)
+        settings, resolved = ChatSettings.resolve("achat_stream", params, self._options_of(params, options, chat=True))
         return self._achat(messages, settings, resolved)
 
     @property
@@ -549,6 +550,19 @@ class Model:
         """The metadata of the file."""
         return self._file.metadata
 
+    @functools.cached_property
+    def default_sampling(self) -> Mapping[str, Any]:
+        """The sampling options that the file recommends (`general.sampling.*`), by their names in `SamplingParams`.
+
+        `generate` and its relatives use them where no `params` are given, for options that are not given either.
+        """
+        return recommended(self.metadata)
+
+    @property
+    def default_chat_sampling(self) -> Mapping[str, Any]:
+        """The same for `chat` and its relatives: temperature 0.7 and top_p 0.95 where the file recommends nothing."""
+        return self.default_sampling or CHAT_SAMPLING
+
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
         """The tensors of the file."""
@@ -636,6 +650,14 @@ class Model:
         self.close()
 
     # Requests
+
+    def _options_of(
+        self, params: SamplingParams | None, options: Mapping[str, Any], *, chat: bool = False
+    ) -> Mapping[str, Any]:
+        """The options of a request, with the defaults of the model where no `params` are given."""
+        if params is not None:
+            return options
+        return {**(self.default_chat_sampling if chat else self.default_sampling), **options}
 
     def _encode(self, prompt: Prompt, parse_special: bool, *, add_special: bool = True) -> list[int]:
         if not isinstance(prompt, str):

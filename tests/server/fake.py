@@ -1,6 +1,6 @@
 """A model of which tests say what it answers: for what the embedded one rarely does."""
 
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 from fastllm.results import EngineStats, Timings, TopLogprob, Usage
 
@@ -59,6 +59,7 @@ class Model:
     """Gives these chunks and this reply, and notes what it was asked."""
 
     architecture, isa, context_length, vocab_size = "fake", "none", 512, 16
+    default_sampling = default_chat_sampling = MappingProxyType({})
     chat_template = SimpleNamespace(variables=frozenset({"messages", "enable_thinking"}), reasons=True)
 
     def __init__(self, chunks, result):

@@ -16,7 +16,7 @@ from fastllm.cli import arguments, generate, record
 from fastllm.cli.progress import Bar
 from fastllm.cli.terminal import Wrapper
 from fastllm.cli.texts import InputError
-from fastllm.errors import ContextOverflowError, ParameterError, TemplateError
+from fastllm.errors import ContextOverflowError, TemplateError
 from fastllm.options import SamplingParams
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastllm.model import Model
     from fastllm.results import ChatChunk
 
-__all__ = ["Conversation", "defaults"]
+__all__ = ["Conversation"]
 
 _HELP = """/retry              answer the last message again
 /reset              forget the conversation
@@ -38,37 +38,6 @@ _HELP = """/retry              answer the last message again
 Ctrl-C stops an answer, or clears the line that is being typed."""
 
 _FAINT, _NORMAL = "\x1b[2m", "\x1b[0m"
-# Options for a conversation where neither the file nor the user sets any: the model's own distribution, which is the
-# default of the library, makes small models ramble.
-_DEFAULTS = {"temperature": 0.7, "top_p": 0.95}
-# Keys of a file that recommend options, and their names here.
-_RECOMMENDED = {
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "penalty_repeat": "repetition_penalty",
-    "xtc_probability": "xtc_probability",
-    "xtc_threshold": "xtc_threshold",
-    "mirostat_tau": "mirostat_tau",
-    "mirostat_eta": "mirostat_eta",
-}
-
-
-def defaults(model: Model) -> dict[str, Any]:
-    """Sampling options for a conversation: those that the file recommends, or else ours."""
-    found: dict[str, Any] = {}
-    for key, name in _RECOMMENDED.items():
-        value = model.metadata.get(f"general.sampling.{key}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            # Numbers of the file have 32 bits: 0.95 is not to become 0.949999988.
-            found[name] = float(f"{value:.6g}") if isinstance(value, float) else value
-    try:
-        SamplingParams(**found)
-    except (ParameterError, TypeError) as error:
-        print(f"fastllm: the sampling options of {model.path} are not used: {error}", file=sys.stderr)
-        found = {}
-    return found or dict(_DEFAULTS)
 
 
 class Conversation:
@@ -76,7 +45,7 @@ class Conversation:
 
     Args:
         model: The model.
-        chosen: Sampling options that the user has chosen; the others are the `defaults` of the model.
+        chosen: Sampling options that the user has chosen; the others are the model's `default_chat_sampling`.
         options: Of the command line.
         interactive: Whether a person types the messages.
     """
@@ -86,7 +55,7 @@ class Conversation:
     ) -> None:
         self.model = model
         self._chosen = dict(chosen)
-        self._params = SamplingParams(**{**defaults(model), **self._chosen})
+        self._params = SamplingParams(**{**model.default_chat_sampling, **self._chosen})
         self._system: str | None = options.system
         self._options = options
         self._interactive = interactive
@@ -191,7 +160,7 @@ class Conversation:
             self._say(repr(self.model))
             return
         model = arguments.load(str(Path(path).expanduser()), self._options)
-        params = SamplingParams(**{**defaults(model), **self._chosen})
+        params = SamplingParams(**{**model.default_chat_sampling, **self._chosen})
         self.model.close()
         self.model, self._params = model, params
         self._say(repr(model))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastllm.cli import arguments, record
 from fastllm.cli.progress import Bar
+from fastllm.options import SamplingParams
 
 if TYPE_CHECKING:
     from fastllm.results import ChatReply, Generation
@@ -38,8 +39,9 @@ def run(options: argparse.Namespace) -> int:
         path, prompt = arguments.model_and_text(options)
     except arguments.UsageError as error:
         return arguments.usage_error(options.parser, str(error))
-    params = arguments.sampling(options)
+    chosen = arguments.given_sampling(options)
     model = arguments.load(path, options)
+    params = SamplingParams(**{**model.default_sampling, **chosen})
     with (
         Bar("reading the prompt", "tokens") as bar,
         model.stream(prompt, params, progress=bar, parse_special=options.parse_special) as stream,

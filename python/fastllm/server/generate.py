@@ -102,8 +102,9 @@ class ChatCall:
         return found
 
 
-def _params(sampling: Mapping[str, Any]) -> SamplingParams:
-    return SamplingParams(**{name: value for name, value in sampling.items() if value is not None})
+def _params(defaults: Mapping[str, Any], sampling: Mapping[str, Any]) -> SamplingParams:
+    given = {name: value for name, value in sampling.items() if value is not None}
+    return SamplingParams(**{**defaults, **given})
 
 
 class Job:
@@ -244,7 +245,7 @@ def chat_job(service: Service, name: str, call: ChatCall, count: int = 1) -> Job
     keywords = call.keywords()
 
     def build() -> list[Any]:
-        params = _params(call.sampling)
+        params = _params(model.default_chat_sampling, call.sampling)
         return [call.stream(model, _choice(params, choice), keywords) for choice in range(count)]
 
     return Job(service, name, count, build, prompt="messages", constraint=_constraint({**call.sampling, **keywords}))
@@ -263,7 +264,7 @@ def completion_job(
     model = service.models[name]
 
     def build() -> list[Any]:
-        params = _params(sampling)
+        params = _params(model.default_sampling, sampling)
         return [
             model.astream(prompt, _choice(params, choice), parse_special=parse_special)
             for prompt in prompts

@@ -219,7 +219,7 @@ class ChatCompletionRequest(Compatible):
     store: Literal[False] | None = Field(None, description="Nothing is stored")
     service_tier: ServiceTier | None = Field(None, description="There is one")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: 1")
+    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: the model's")
 
 
 def messages_of(messages: list[Any]) -> list[dict[str, Any]]:

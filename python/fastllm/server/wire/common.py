@@ -87,8 +87,8 @@ class Extensions(Body):
 class Sampling(Extensions):
     """How tokens are chosen, in OpenAI's words."""
 
-    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: 1")
-    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: 1")
+    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: the model's")
+    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: the model's")
     presence_penalty: Annotated[Finite, Field(ge=-100, le=100)] | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-100, le=100)] | None = None
     seed: Annotated[Integer, Field(ge=-(2**63), le=U64)] | None = Field(

@@ -266,8 +266,8 @@ class MessagesRequest(CountTokensRequest):
     """A conversation to answer."""
 
     max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)]
-    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: 1")
-    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: 1")
+    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: the model's")
+    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: the model's")
     top_k: Annotated[Integer, Field(ge=-1, lt=2**32)] | None = Field(
         None, description="Keep this many tokens; 0 or -1: all"
     )

@@ -256,8 +256,8 @@ class ResponsesRequest(Body):
     instructions: str | None = Field(None, description="What the model is told first")
     max_output_tokens: MaxTokens | None = None
     max_tool_calls: Annotated[Integer, Field(ge=1)] | None = Field(None, description="Not used: no tool runs here")
-    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: 1")
-    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: 1")
+    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = Field(None, description="Default: the model's")
+    top_p: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="Default: the model's")
     top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     include: Annotated[list[Include], Field(max_length=32)] | None = None
     stream: bool | None = None
