@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fastllm import ChatTemplate, ParameterError
+from fastllm import ChatTemplate, ParameterError, conversation
 
 QUESTION = {"role": "user", "content": "Say hi."}
 BEGUN = [QUESTION, {"role": "assistant", "content": "Hello, my name"}]
@@ -74,7 +74,7 @@ def test_white_space_at_the_end_is_neither_lost_nor_repeated(model):
     def f(x: int) -> None:
         """Nothing."""
 
-    spaced = [QUESTION, {"role": "assistant", "content": "Hello, my  "}]
+    spaced = [system("f(x) does nothing."), QUESTION, {"role": "assistant", "content": "Hello, my  "}]
     prompt = model._compile(CHATML).render(spaced, continue_final_message=True)
     assert prompt.endswith("Hello, my  ")
     # With tools, the parser holds white space back that may stand before a call.
@@ -206,8 +206,8 @@ def test_tools_without_description_or_parameters(shared):
 def test_messages_that_a_template_drops_are_refused(model):
     turns = [QUESTION, {"role": "assistant", "content": "Wait."}, {"role": "tool", "content": "It rains."}, QUESTION]
     drops = "{% for m in messages if m.role != 'tool' %}{{ m.content }}{% endfor %}<|im_start|>"
-    with pytest.raises(ParameterError, match=r"messages\[2\]: the chat template .* with the role 'tool'"):
-        model.chat(turns, chat_template=drops, max_tokens=1)
+    # The results of tools become text of the user.
+    assert "It rains." in conversation.render(ChatTemplate(drops), turns, None)
     for shown in ("{{ m.content }}", "{{ m.content|upper }}", "{{ m|tojson }}"):
         keeps = f"{{% for m in messages %}}{shown}{{% endfor %}}<|im_start|>"
         model.chat(turns, chat_template=keeps, max_tokens=1)

@@ -7,27 +7,29 @@ import hashlib
 import json
 import operator
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastllm import _native
 from fastllm.chat_options import ChatSettings
-from fastllm.errors import FastLLMWarning, ParameterError, TemplateError
+from fastllm.errors import ParameterError, TemplateError
 from fastllm.template_input import adapt, check_arrival, continues, declaration, text_of
-from fastllm.tools import ToolChoice
+from fastllm.tool_prompt import GENERIC, open_reply, write_prompt
+from fastllm.tools import Tool, ToolChoice
 
 if TYPE_CHECKING:
     from fastllm.chat import ChatTemplate, Message
     from fastllm.options import SamplingParams
     from fastllm.tokenizer import Tokenizer
 
-__all__ = ["THINKING", "Prepared", "normalise", "prepare", "shown"]
+__all__ = ["THINKING", "Prepared", "normalise", "prepare", "render", "shown"]
 
 
 # What templates call the variable that says whether to reason.
 THINKING = ("enable_thinking", "thinking")
+# Ids, what of them the prompt has of the answer, and what the template was given: messages and tools.
+_Written = tuple[list[int], str, list[Any], list[dict[str, Any]] | None]
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,23 @@ def prepare(
     if continued and not _is_begun(messages[-1]):
         # An answer of which nothing is written yet.
         messages, continued = messages[:-1], False
-    given, declared = adapt(template, normalise(template, messages), declared)
-    if continued:
-        given[-1] = {**given[-1], "content": text_of(given[-1].get("content"))}
-    text, ids, begun = template._encode(tokenizer, given, declared, variables, continued=continued)  # noqa: SLF001 - one package
+
+    def write(messages: list[Any], declared: list[dict[str, Any]] | None) -> tuple[str, _Written]:
+        given, declared = adapt(template, normalise(template, messages), declared)
+        if continued:
+            given[-1] = {**given[-1], "content": text_of(given[-1].get("content"))}
+        text, ids, begun = template._encode(tokenizer, given, declared, variables, continued=continued)  # noqa: SLF001 - one package
+        return text, (ids, begun, given, declared)
+
+    text, (ids, begun, given, declared), format_ = write_prompt(
+        template, messages, declared, settings.tool_format, normalise, write, continued=continued
+    )
     check_arrival(template, given, declared, variables, text)
     before = text.removesuffix(begun)
-    parser = _native.OutputParser(tokenizer._native, template.source, settings.tool_format, tools, before)  # noqa: SLF001
-    held = _held(parser, begun, given[-1]) if begun else ("", "")
+    parser = _native.OutputParser(tokenizer._native, template.source, format_, tools, before)  # noqa: SLF001
+    held = ("", "")
+    if begun:
+        held = _held(parser, begun, open_reply(given[-1]) if tools and format_ == GENERIC else given[-1])
     parallel = bool(settings.parallel_tool_calls)
     # A model that is told not to reason is not led into it where only few tokens are allowed.
     reasons = not any(variables.get(name) is False for name in THINKING)
@@ -108,6 +119,17 @@ def _held(parser: _native.OutputParser, begun: str, message: Message) -> tuple[s
     wholes = ((content, parts["content"]), (reasoning, parts["reasoning"]))
     first, second = (whole[len(part) :] if whole.startswith(part) else "" for whole, part in wholes)
     return first, second
+
+
+def render(template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Tool] | None, **options: Any) -> str:
+    """The text of a conversation as `prepare` writes it. The options are those of `ChatTemplate.render`."""
+
+    def write(messages: list[Any], tools: list[dict[str, Any]] | None) -> tuple[str, None]:
+        return template.render(normalise(template, messages), tools=tools, **options), None
+
+    declared = None if tools is None else [shown(declaration(tool)) for tool in tools]
+    continued = bool(options.get("continue_final_message"))
+    return write_prompt(template, messages, declared, None, normalise, write, continued=continued)[0]
 
 
 def _chosen(choice: str | tuple[str]) -> tuple[str, str | None]:
@@ -194,9 +216,6 @@ def normalise(template: ChatTemplate, messages: Sequence[Message]) -> list[Any]:
     if not any(isinstance(message, Mapping) and _special(message) for message in out):
         return out
     style = _style(template)
-    if not style.calls and any(isinstance(message, Mapping) and message.get("tool_calls") for message in out):
-        text = "the chat template does not write the tool calls of earlier messages: the model does not see them"
-        warnings.warn(text, FastLLMWarning, stacklevel=4)
     return [_message(message, style) if isinstance(message, Mapping) else message for message in out]
 
 

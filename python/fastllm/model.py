@@ -12,11 +12,11 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from fastllm import _native
+from fastllm import _native, conversation
 from fastllm.answer import ChatOutput
 from fastllm.chat import ChatTemplate, Message
 from fastllm.chat_options import ChatOptions, ChatSettings
-from fastllm.conversation import Prepared, normalise, prepare, shown
+from fastllm.conversation import Prepared, prepare
 from fastllm.errors import ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams, _flag
@@ -32,7 +32,7 @@ from fastllm.stream import (
     _Output,
     require_asyncio,
 )
-from fastllm.template_input import declaration, is_continuable
+from fastllm.template_input import is_continuable
 from fastllm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -445,14 +445,8 @@ class Model:
             continue_final_message = add_generation_prompt is None and is_continuable(messages)
         if add_generation_prompt is None:
             add_generation_prompt = not continue_final_message
-        return self.chat_template.render(
-            normalise(self.chat_template, messages),
-            tools=None if tools is None else [shown(declaration(tool)) for tool in tools],
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            now=now,
-            **variables,
-        )
+        options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
+        return conversation.render(self.chat_template, messages, tools, now=now, **options, **variables)
 
     # States
 

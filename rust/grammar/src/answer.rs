@@ -29,6 +29,8 @@ struct Reasoning {
     open: Option<&'static str>,
     /// What ends it.
     close: &'static str,
+    /// What begins a call, which ends it too where it has no grammar.
+    calls: &'static [&'static str],
     /// Whether the grammar goes on after that.
     goes_on: bool,
     /// Most tokens between the two.
@@ -54,8 +56,8 @@ impl Compiler {
     pub fn answer(&self, answer: tools::Answer, form: Option<&Arc<Grammar>>, budget: Option<usize>) -> Result<Answer, GrammarError> {
         let compile = |text: String| self.compile(&Source::Lark(text));
         let thought = |thought: tools::Thought| {
-            let tools::Thought { grammar, open, close, goes_on } = thought;
-            Ok::<_, GrammarError>(Reasoning { grammar: grammar.map(compile).transpose()?, open, close, goes_on, budget })
+            let tools::Thought { grammar, open, close, calls, goes_on } = thought;
+            Ok::<_, GrammarError>(Reasoning { grammar: grammar.map(compile).transpose()?, open, close, calls, goes_on, budget })
         };
         let reasoning = answer.thought.map(thought).transpose()?;
         let mut alternatives = Vec::with_capacity(answer.alternatives.len());
@@ -314,7 +316,13 @@ impl Run {
             }
             return Ok(());
         }
-        let keep = close.len().max(CONTINUATION + 1);
+        let calls = self.reasoning().map(|reasoning| reasoning.calls).unwrap_or_default();
+        if self.thought.is_none() && calls.iter().any(|opener| find(&self.text, opener.as_bytes())) {
+            self.closing.clear();
+            self.begin_answer(0);
+            return Ok(());
+        }
+        let keep = calls.iter().map(|opener| opener.len()).fold(close.len().max(CONTINUATION + 1), usize::max);
         self.text.drain(..self.text.len().saturating_sub(keep));
         if self.closing.is_empty() {
             self.made += 1;

@@ -92,6 +92,7 @@ impl Case {
             choice: self.choice,
             parallel: true,
             form: self.form.is_some(),
+            loose: false,
             budget: self.budget.is_some(),
             reasoning: self.reasoning,
             inside_reasoning: self.inside,

@@ -49,7 +49,7 @@ mod _native {
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
     #[pymodule_export]
-    use crate::tools::{OutputParser, reasons, tool_formats};
+    use crate::tools::{OutputParser, detect_tool_format, read_calls, reasons, tool_formats};
     #[pymodule_export]
     use crate::waker::Waker;
 

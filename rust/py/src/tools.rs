@@ -46,6 +46,32 @@ fn part(event: Event) -> Part {
     }
 }
 
+/// The name of the format that a chat template teaches, by the markers in its source; "plain" where none is known.
+#[pyfunction]
+pub fn detect_tool_format(template: &str) -> &'static str {
+    Format::detect(template).name()
+}
+
+/// The calls in a text: names, and arguments as JSON text. Nothing where something in it is no call.
+#[pyfunction]
+pub fn read_calls(format: &str, tools: &Bound<'_, PyAny>, text: &str) -> PyResult<Vec<(String, String)>> {
+    let py = tools.py();
+    let Value::Array(tools) = json::from_python(tools)? else { return Ok(Vec::new()) };
+    let tools = Tools::from_json(&tools).or_raise(py)?;
+    let Some(format) = Format::from_name(format) else { return Ok(Vec::new()) };
+    let mut parser = Parser::new(Options { format, tools, ..Options::default() });
+    let mut calls = Vec::new();
+    for event in parser.push(text).into_iter().chain(parser.finish()) {
+        match event {
+            Event::CallBegin { name, .. } => calls.push((name, String::new())),
+            Event::Arguments { index, json } => calls.get_mut(index).into_iter().for_each(|(_, all)| all.push_str(&json)),
+            Event::Malformed { .. } => return Ok(Vec::new()),
+            Event::Content(_) | Event::Reasoning(_) | Event::CallEnd { .. } => {}
+        }
+    }
+    Ok(calls)
+}
+
 #[pymethods]
 impl OutputParser {
     /// `template`: the source of the chat template, which tells the markers of reasoning and, where `format` is `None`, the format.
@@ -113,7 +139,7 @@ impl OutputParser {
         budget: bool,
         py: Python<'_>,
     ) -> PyResult<bool> {
-        let answer = self.answer(choice, name, parallel, reasons, form, budget);
+        let answer = self.answer(choice, name, parallel, reasons, form, budget, false);
         Ok(answer.map_err(|error| errors::parameter(py, error.to_string()))?.is_some())
     }
 
@@ -132,9 +158,18 @@ impl OutputParser {
         py: Python<'_>,
     ) -> PyResult<Option<Grammar>> {
         let form = form.map(|form| form.form().ok_or_else(|| errors::internal(py, "an answer is no form".to_owned()))).transpose()?;
-        let answer = self.answer(choice, name, parallel, reasons, form.is_some(), budget.is_some());
-        let Some(answer) = answer.map_err(|error| errors::parameter(py, error.to_string()))? else { return Ok(None) };
-        let compiled = py.detach(|| grammars.compiler.answer(answer, form.as_ref(), budget)).or_raise(py)?;
+        let answer = |loose| {
+            let answer = self.answer(choice, name, parallel, reasons, form.is_some(), budget.is_some(), loose);
+            answer.map_err(|error| errors::parameter(py, error.to_string()))
+        };
+        let Some(first) = answer(false)? else { return Ok(None) };
+        let mut compiled = py.detach(|| grammars.compiler.answer(first, form.as_ref(), budget));
+        // Nobody asked that these arguments follow a schema: one that no grammar can follow is no reason to refuse the request.
+        if compiled.is_err() && choice == "auto" && self.options.format == Format::Generic && form.is_none() {
+            let Some(second) = answer(true)? else { return Ok(None) };
+            compiled = py.detach(|| grammars.compiler.answer(second, form.as_ref(), budget));
+        }
+        let compiled = compiled.or_raise(py)?;
         Ok(Some(Grammar::of_answer(compiled)))
     }
 }
@@ -149,6 +184,7 @@ impl OutputParser {
         reasons: bool,
         form: bool,
         budget: bool,
+        loose: bool,
     ) -> Result<Option<Answer>, AnswerError> {
         let Options { format, tools, reasoning, inside_reasoning } = &self.options;
         format.answer(&Constraint {
@@ -161,6 +197,7 @@ impl OutputParser {
             parallel,
             form,
             budget,
+            loose,
             reasoning: reasoning.filter(|_| reasons || budget || *inside_reasoning),
             inside_reasoning: *inside_reasoning,
             control: &|text| self.tokenizer.control_id(text),

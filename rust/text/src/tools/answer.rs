@@ -2,7 +2,7 @@
 
 use super::constraint::{Choice, Constraint, Lark};
 use super::format::{Format, Reasoning};
-use super::harmony;
+use super::{generic, harmony};
 
 /// An answer: reasoning first, then one of the alternatives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Thought {
     pub open: Option<&'static str>,
     /// What ends it.
     pub close: &'static str,
+    /// What begins a call, which ends it too where it has no grammar.
+    pub calls: &'static [&'static str],
     /// Whether its grammar goes on after that, with what must stand before the answer.
     pub goes_on: bool,
 }
@@ -74,6 +76,7 @@ impl Format {
                 grammar: (!free).then(|| self.thought(constraint, reasoning)),
                 open: (!constraint.inside_reasoning).then_some(reasoning.open),
                 close: reasoning.close,
+                calls: if constraint.tools.all().is_empty() { &[] } else { self.openers() },
                 goes_on: self == Format::Harmony,
             }
         });
@@ -90,7 +93,7 @@ impl Format {
         if self == Format::Harmony {
             return harmony::thought(lark);
         }
-        lark.through("thought", reasoning.close);
+        lark.reasoning("thought", self, reasoning.close);
         let open = if constraint.inside_reasoning { String::new() } else { lark.marker(reasoning.open) };
         // A token may hold the end of a marker that is text, and white space.
         lark.text_of(&format!("{open} thought /[ \\n]{{0,4}}/"))
@@ -111,6 +114,10 @@ impl Format {
                 all.push(calls().ok_or(AnswerError::NoStrictCalls(self.name()))?);
             }
             return Ok(all);
+        }
+        if self == Format::Generic && !tools.is_empty() {
+            let replies = generic::replies(constraint).into_iter().flatten().map(Alternative::Grammar);
+            return Ok(replies.chain([calls().ok_or(AnswerError::NoCalls(self.name()))?]).collect());
         }
         let strict = tools.iter().any(|tool| tool.strict);
         // The messages of this format are told apart by headers, of reasoning too.

@@ -31,6 +31,8 @@ pub struct Constraint<'a> {
     pub form: bool,
     /// Whether reasoning is limited.
     pub budget: bool,
+    /// Whether the arguments of tools that are not strict may be any object, also where a format would have them follow their schema.
+    pub loose: bool,
     /// The markers of reasoning, which may come first.
     pub reasoning: Option<Reasoning>,
     /// Whether the prompt has opened the reasoning already.
@@ -81,7 +83,7 @@ impl<'a> Lark<'a> {
     }
 
     pub fn is_loose(&self, tool: &Tool) -> bool {
-        self.among_text && !tool.strict
+        (self.among_text || self.constraint.loose) && !tool.strict
     }
 
     /// A text as it stands.
@@ -206,6 +208,20 @@ impl<'a> Lark<'a> {
         all.join(" ")
     }
 
+    /// A rule for reasoning up to and with the marker that ends it. A call would end it too, so that none begins in it.
+    pub fn reasoning(&mut self, name: &str, format: Format, marker: &str) {
+        if self.constraint.tools.all().is_empty() || format.openers().is_empty() {
+            return self.through(name, marker);
+        }
+        self.text_without("THOUGHT", format, &[]);
+        if self.is_control(marker) {
+            let marker = self.marker(marker);
+            self.rule(name, &format!("THOUGHT {marker}"));
+        } else {
+            self.rule(&format!("{name}[lazy]"), &format!("THOUGHT {}", Self::text(marker)));
+        }
+    }
+
     /// A rule for any text up to and with a marker.
     pub fn through(&mut self, name: &str, marker: &str) {
         if self.is_control(marker) {
@@ -216,14 +232,25 @@ impl<'a> Lark<'a> {
         }
     }
 
-    /// A terminal of text in which nothing begins a call, and at whose beginning nothing does that only counts there.
-    fn plain_text(&mut self, name: &str, format: Format) {
+    /// A terminal of text in which nothing begins a call, without `others`.
+    pub fn text_without(&mut self, name: &str, format: Format, others: &[&str]) {
+        let all = self.text_parts(format, others);
+        self.rule(name, &all.join(" & "));
+    }
+
+    fn text_parts(&self, format: Format, others: &[&str]) -> Vec<String> {
         let mut all = vec!["/(?s:.*)/".to_owned()];
-        for opener in format.openers().iter().filter(|opener| !self.is_control(opener)) {
+        for marker in format.openers().iter().chain(others).filter(|marker| !self.is_control(marker)) {
             // The word "Action:" alone is text.
-            let rest = if *opener == "Action:" { "\\s*(```(json)?)?\\s*[\\[{]" } else { "" };
-            all.push(format!("~/(?s:.*){}{rest}(?s:.*)/", pattern(opener)));
+            let rest = if *marker == "Action:" { "\\s*(```(json)?)?\\s*[\\[{]" } else { "" };
+            all.push(format!("~/(?s:.*){}{rest}(?s:.*)/", pattern(marker)));
         }
+        all
+    }
+
+    /// As [`Lark::text_without`]; at its beginning nothing begins a call that only counts there.
+    fn plain_text(&mut self, name: &str, format: Format) {
+        let mut all = self.text_parts(format, &[]);
         match format {
             Format::Llama3 => all.push("~/\\s*\\{(?s:.*)/".to_owned()),
             Format::Pythonic => {

@@ -3,7 +3,7 @@
 use super::call::JsonCalls;
 use super::constraint::{Constraint, Lark};
 use super::{Dialect, Tools};
-use super::{command_r, deepseek, glm4, granite, harmony, hermes, kimi_k2, llama3, mistral, nemotron, pythonic, qwen3_coder};
+use super::{command_r, deepseek, generic, glm4, granite, harmony, hermes, kimi_k2, llama3, mistral, nemotron, pythonic, qwen3_coder};
 
 /// The markers around reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +50,18 @@ pub enum Format {
     Glm4,
     /// `<|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}`: Kimi K2.
     KimiK2,
+    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>` or `<reply>…`: our own, where the template teaches no format that is known.
+    Generic,
 }
 
 use Format::{
-    CommandR, CommandRPlus, DeepSeek, DeepSeekV31, Glm4, Granite, Harmony, Hermes, KimiK2, Llama3, Mistral, MistralArgs, Nemotron, Plain,
-    Pythonic, Qwen3Coder,
+    CommandR, CommandRPlus, DeepSeek, DeepSeekV31, Generic, Glm4, Granite, Harmony, Hermes, KimiK2, Llama3, Mistral, MistralArgs, Nemotron,
+    Plain, Pythonic, Qwen3Coder,
 };
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 16] = [
+    pub const ALL: [Format; 17] = [
         Plain,
         Hermes,
         Llama3,
@@ -76,6 +78,7 @@ impl Format {
         Nemotron,
         Glm4,
         KimiK2,
+        Generic,
     ];
 
     /// Its name, for options.
@@ -97,6 +100,7 @@ impl Format {
             Nemotron => "nemotron",
             Glm4 => "glm4",
             KimiK2 => "kimi_k2",
+            Generic => "generic",
         }
     }
 
@@ -148,9 +152,11 @@ impl Format {
             Nemotron => nemotron::MARKERS,
             Glm4 => glm4::MARKERS,
             KimiK2 => kimi_k2::MARKERS,
+            Generic => generic::MARKERS,
             Plain => &[],
         };
-        let mut all = [self.openers(), self.silent(), more].concat();
+        let reply: Vec<&str> = self.reply().iter().flat_map(|reply| [reply.open, reply.close]).collect();
+        let mut all = [self.openers(), self.silent(), more, &reply].concat();
         all.sort_unstable();
         all.dedup();
         all
@@ -171,6 +177,7 @@ impl Format {
             Nemotron => nemotron::OPENERS,
             Glm4 => glm4::OPENERS,
             KimiK2 => kimi_k2::OPENERS,
+            Generic => generic::OPENERS,
         }
     }
 
@@ -180,6 +187,11 @@ impl Format {
             CommandR => command_r::SILENT,
             _ => &[],
         }
+    }
+
+    /// The markers around an answer in text, which are no part of it, where it stands at the beginning.
+    pub(super) fn reply(self) -> Option<Reasoning> {
+        (self == Generic).then_some(generic::REPLY)
     }
 
     /// The first character of calls without marker, at the beginning of an answer.
@@ -219,6 +231,7 @@ impl Format {
             Nemotron => json(nemotron::SHAPE),
             Glm4 => Box::new(glm4::Call::new(tools)),
             KimiK2 => Box::new(kimi_k2::calls(opener)),
+            Generic => json(generic::SHAPE),
         }
     }
 
@@ -272,6 +285,7 @@ impl Format {
             Nemotron => nemotron::grammar(lark),
             Glm4 => glm4::grammar(lark),
             KimiK2 => kimi_k2::grammar(lark),
+            Generic => generic::grammar(lark),
         };
         Some(calls)
     }

@@ -92,6 +92,7 @@ impl Messages {
             Until::Wait => return Ok(false),
             Until::No => return Err("the header of a message does not end".into()),
         };
+        // Models write two channels, or recipients, at times: the last counts.
         let recipient = after(&header, "to=").filter(|to| self.calls && !matches!(*to, "assistant" | "user" | "all"));
         if let Some(recipient) = recipient {
             out.begin(checked(recipient.strip_prefix("functions.").unwrap_or(recipient))?);
@@ -129,9 +130,9 @@ impl Messages {
     }
 }
 
-/// The word after `key`.
+/// The word after the last `key`.
 fn after<'a>(header: &'a str, key: &str) -> Option<&'a str> {
-    let (_, rest) = header.split_once(key)?;
+    let (_, rest) = header.rsplit_once(key)?;
     let end = rest.find(|c: char| c.is_whitespace() || c == '<').unwrap_or(rest.len());
     Some(&rest[..end])
 }

@@ -15,6 +15,7 @@ mod constraint;
 mod cursor;
 mod deepseek;
 mod format;
+mod generic;
 mod glm4;
 mod granite;
 mod harmony;
@@ -78,7 +79,7 @@ pub enum Event {
         /// The number of the call.
         index: usize,
     },
-    /// Something that begins like a call, and is none. Its text follows as content.
+    /// Something that begins like a call, and is none. Its text follows as content, or as reasoning where that is open.
     Malformed {
         /// The call that was begun and is taken back, if one was.
         index: Option<usize>,

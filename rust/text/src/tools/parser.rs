@@ -27,7 +27,20 @@ enum Phase {
     },
     Reasoning,
     Content,
-    Call(Box<dyn Dialect>),
+    Call {
+        dialect: Box<dyn Dialect>,
+        /// Whether it began while reasoning was open.
+        thinking: bool,
+    },
+}
+
+/// A marker that may still end something, and is no part of the content then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// Of reasoning that a call has ended: right after the calls.
+    Reasoning,
+    /// Of an answer in text: anywhere.
+    Reply,
 }
 
 /// An incremental parser of the output of a model.
@@ -39,9 +52,12 @@ pub struct Parser {
     format: Format,
     tools: Tools,
     reasoning: Option<Reasoning>,
-    /// What begins a call, and then what means nothing.
+    /// What begins a call, then what means nothing, and last the marker of `closing`.
     markers: Vec<&'static str>,
     openers: usize,
+    closing: Option<Closing>,
+    /// What ends the reasoning, and then what begins a call, which ends it too.
+    ends: Vec<&'static str>,
 }
 
 impl Parser {
@@ -52,10 +68,10 @@ impl Parser {
         let calls = !tools.all().is_empty();
         let openers = if calls { format.openers() } else { &[] };
         let phase = if let Some(whole) = format.whole(&tools) {
-            Phase::Call(whole)
+            Phase::Call { dialect: whole, thinking: false }
         } else if inside_reasoning && reasoning.is_some() {
             Phase::Reasoning
-        } else if reasoning.is_some() || (calls && format.bare().is_some()) {
+        } else if reasoning.is_some() || (calls && (format.bare().is_some() || format.reply().is_some())) {
             Phase::Start { thought: false }
         } else {
             Phase::Content
@@ -68,6 +84,8 @@ impl Parser {
             reasoning,
             markers: [openers, format.silent()].concat(),
             openers: openers.len(),
+            closing: None,
+            ends: reasoning.iter().map(|reasoning| reasoning.close).chain(openers.iter().copied()).collect(),
             format,
         }
     }
@@ -93,7 +111,7 @@ impl Parser {
 
     fn run(&mut self) {
         while self.step() {}
-        if !matches!(self.phase, Phase::Call(_)) {
+        if !matches!(self.phase, Phase::Call { .. }) {
             self.input.forget();
         }
     }
@@ -107,9 +125,10 @@ impl Parser {
             }
             Phase::Reasoning => self.think(),
             Phase::Content => self.content(),
-            Phase::Call(dialect) => {
+            Phase::Call { dialect, thinking } => {
+                let thinking = *thinking;
                 let flow = dialect.advance(&mut self.input, &mut self.out);
-                self.call(flow)
+                self.call(flow, thinking)
             }
         }
     }
@@ -123,80 +142,124 @@ impl Parser {
         let Some(c) = self.input.peek() else {
             return false;
         };
-        if let Some(Reasoning { open, .. }) = self.reasoning.filter(|_| !thought) {
-            match self.input.literal(&[open]) {
-                Lookup::Found(_) => {
-                    self.out.drop_space();
-                    self.phase = Phase::Reasoning;
-                    return true;
-                }
-                Lookup::Wait => return false,
-                Lookup::No => {}
+        let calls = !self.tools.all().is_empty();
+        let reasoning = self.reasoning.filter(|_| !thought);
+        let reply = self.format.reply().filter(|_| calls && self.closing.is_none());
+        let opens: Vec<&str> = reasoning.iter().chain(&reply).map(|markers| markers.open).collect();
+        match self.input.literal(&opens) {
+            Lookup::Found(0) if reasoning.is_some() => {
+                self.out.drop_space();
+                self.phase = Phase::Reasoning;
+                return true;
             }
+            Lookup::Found(_) => {
+                self.out.drop_space();
+                self.expect(Closing::Reply);
+                self.phase = Phase::Start { thought: true };
+                return true;
+            }
+            Lookup::Wait => return false,
+            Lookup::No => {}
         }
         self.phase = match self.format.bare() {
-            Some(bare) if bare == c && !self.tools.all().is_empty() => {
+            Some(bare) if bare == c && calls => {
                 self.input.mark = self.input.at;
-                Phase::Call(self.format.bare_dialect(&self.tools))
+                Phase::Call { dialect: self.format.bare_dialect(&self.tools), thinking: false }
             }
             _ => Phase::Content,
         };
         true
     }
 
-    fn think(&mut self) -> bool {
-        let Some(Reasoning { close, .. }) = self.reasoning else {
-            self.phase = Phase::Content;
-            return true;
+    /// Looks for a marker that ends something.
+    fn expect(&mut self, closing: Closing) {
+        self.expect_nothing();
+        let markers = match closing {
+            Closing::Reasoning => self.reasoning,
+            Closing::Reply => self.format.reply(),
         };
-        match self.input.next(&[close]) {
-            Next::At(at, _) => {
-                let text = self.input.take(at);
-                self.out.reasoning(text);
-                self.out.reasoning_end();
-                self.input.take(close.len());
-                self.phase = Phase::Start { thought: true };
-                true
-            }
-            Next::Not(at) => {
-                let text = self.input.take(at);
-                self.out.reasoning(text);
-                false
-            }
+        if let Some(Reasoning { close, .. }) = markers {
+            self.markers.push(close);
+            self.closing = Some(closing);
         }
+    }
+
+    fn expect_nothing(&mut self) {
+        if self.closing.take().is_some() {
+            self.markers.pop();
+        }
+    }
+
+    fn think(&mut self) -> bool {
+        let next = self.input.next(&self.ends);
+        let (Next::At(at, _) | Next::Not(at)) = next;
+        let text = self.input.take(at);
+        self.out.reasoning(text);
+        let Next::At(_, end) = next else { return false };
+        self.input.mark = self.input.at;
+        self.input.take(self.ends.get(end).map_or(0, |marker| marker.len()));
+        self.phase = match end.checked_sub(1) {
+            None => {
+                self.out.reasoning_end();
+                Phase::Start { thought: true }
+            }
+            Some(opener) => Phase::Call { dialect: self.format.dialect(opener, &self.tools), thinking: true },
+        };
+        true
     }
 
     fn content(&mut self) -> bool {
-        match self.input.next(&self.markers) {
-            Next::At(at, index) => {
-                let text = self.input.take(at);
-                self.out.content(text);
-                self.input.mark = self.input.at;
-                self.input.take(self.markers.get(index).map_or(0, |m| m.len()));
-                if index < self.openers {
-                    self.phase = Phase::Call(self.format.dialect(index, &self.tools));
-                }
-                true
-            }
-            Next::Not(at) => {
-                let text = self.input.take(at);
-                self.out.content(text);
-                false
-            }
+        let next = self.input.next(&self.markers);
+        let (Next::At(at, _) | Next::Not(at)) = next;
+        let text = self.input.take(at);
+        self.out.content(text);
+        if self.closing == Some(Closing::Reasoning) && !text.trim_start().is_empty() {
+            // What follows the calls is the answer; a marker in it is text.
+            self.expect_nothing();
+            return true;
         }
+        let Next::At(_, index) = next else { return false };
+        self.input.mark = self.input.at;
+        self.input.take(self.markers.get(index).map_or(0, |m| m.len()));
+        if index < self.openers {
+            self.phase = Phase::Call { dialect: self.format.dialect(index, &self.tools), thinking: false };
+        } else if self.closing.is_some() && index + 1 == self.markers.len() {
+            self.expect_nothing();
+            self.out.drop_space();
+            self.phase = Phase::Start { thought: true };
+        }
+        true
     }
 
     /// After a step through a call; whether there is more to do.
-    fn call(&mut self, flow: Flow) -> bool {
-        match flow {
+    fn call(&mut self, flow: Flow, thinking: bool) -> bool {
+        let (is_done, is_text) = (matches!(flow, Flow::Done), matches!(flow, Flow::Text));
+        let reason = match flow {
             Flow::More if !self.input.ended => return false,
             Flow::More => {
                 self.input.take(usize::MAX / 2);
-                self.out.malformed(self.input.raw(), "the output ends within a call".into());
+                Some("the output ends within a call".into())
             }
-            Flow::Done => {}
-            Flow::Bad(reason) => self.out.malformed(self.input.raw(), reason),
-            Flow::Text => self.out.content(self.input.raw()),
+            Flow::Bad(reason) => Some(reason),
+            Flow::Done | Flow::Text => None,
+        };
+        if thinking && !is_done && !self.out.has_called() {
+            // Reasoning may speak of calls.
+            match reason {
+                Some(reason) => self.out.malformed_thought(self.input.raw(), reason),
+                None => self.out.reasoning(self.input.raw()),
+            }
+            self.phase = Phase::Reasoning;
+            return true;
+        }
+        if thinking {
+            self.out.reasoning_end();
+            self.expect(Closing::Reasoning);
+        }
+        match reason {
+            Some(reason) => self.out.malformed(self.input.raw(), reason),
+            None if is_text => self.out.content(self.input.raw()),
+            None => {}
         }
         self.phase = Phase::Content;
         true

@@ -13,6 +13,8 @@ pub(super) struct Sink {
     /// The call that was begun and not ended.
     open: Option<usize>,
     after_call: bool,
+    /// How many calls were ended.
+    ended: usize,
     thought: String,
     thinking: bool,
 }
@@ -87,6 +89,7 @@ impl Sink {
         if let Some(index) = self.open.take() {
             self.events.push(Event::CallEnd { index });
             self.after_call = true;
+            self.ended += 1;
         }
     }
 
@@ -106,6 +109,18 @@ impl Sink {
         let index = self.open.take();
         self.events.push(Event::Malformed { index, raw: raw.to_owned(), reason });
         self.content(raw);
+    }
+
+    /// As [`Sink::malformed`], of what began within the reasoning, which goes on.
+    pub fn malformed_thought(&mut self, raw: &str, reason: Reason) {
+        let index = self.open.take();
+        self.events.push(Event::Malformed { index, raw: raw.to_owned(), reason });
+        self.reasoning(raw);
+    }
+
+    /// Whether a call is complete.
+    pub fn has_called(&self) -> bool {
+        self.ended > 0
     }
 
     /// Holds back white space.

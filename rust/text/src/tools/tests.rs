@@ -171,6 +171,16 @@ const SAMPLES: &[(Format, &str, usize)] = &[
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{\"city\": \"Paris\"}<|tool_call_end|><|tool_call_begin|>functions.add:1<|tool_call_argument_begin|>{\"a\": 1, \"b\": 2}<|tool_call_end|><|tool_calls_section_end|>",
         2,
     ),
+    (
+        Format::Generic,
+        "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1, \"b\": 2}}\n</tool_call>",
+        2,
+    ),
+    (
+        Format::Generic,
+        "<tool_call>[{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}, {\"name\": \"add\", \"arguments\": {\"a\": 1, \"b\": 2}}]</tool_call>",
+        2,
+    ),
 ];
 
 #[test]
@@ -213,6 +223,17 @@ fn harmony_has_channels() {
         "<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant<|channel|>final<|message|>It is < 4 <|b|>.<|return|>",
     );
     assert_eq!((joined.reasoning.as_str(), joined.content.as_str()), ("Easy.", "It is < 4 <|b|>."));
+    // Two channels in a header: the last one counts.
+    let joined = whole(
+        Format::Harmony,
+        "<|channel|>commentary to=assistant<|channel|>analysis<|message|>secret<|end|><|start|>assistant<|channel|>final<|message|>Hello",
+    );
+    assert_eq!((joined.reasoning.as_str(), joined.content.as_str(), joined.malformed.len()), ("secret", "Hello", 0));
+    let joined = whole(
+        Format::Harmony,
+        "<|channel|>analysis to=functions.add<|channel|>commentary to=functions.now <|constrain|>json<|message|>{}<|call|>",
+    );
+    assert_eq!((joined.content.as_str(), joined.calls()), ("", vec![("now", json!({}))]));
     let joined = whole(Format::Harmony, "Only text <|");
     assert_eq!((joined.content.as_str(), joined.malformed.len()), ("Only text <|", 0));
 }
@@ -227,6 +248,71 @@ fn the_prompt_may_have_opened_the_reasoning() {
     assert_eq!(parse(&inside, ["It never ends"]).reasoning, "It never ends");
     // Only at the beginning: an answer may speak of the tags.
     assert_eq!(whole(Format::Hermes, "Write <think> and </think>.").content, "Write <think> and </think>.");
+}
+
+#[test]
+fn a_call_ends_open_reasoning() {
+    for &(format, text, count) in SAMPLES {
+        if format == Format::Harmony || !format.openers().iter().any(|opener| text.starts_with(opener)) {
+            continue;
+        }
+        let inside = Options { inside_reasoning: true, ..options(format) };
+        for (before, options) in [("Look first.\n", &inside), ("<think>\nLook first.", &options(format))] {
+            for (after, content) in [("", ""), ("\n</think>\n\n", ""), ("\n</think>\n\nDone.", "Done."), ("Done.", "Done.")] {
+                let text = format!("{before}{text}{after}");
+                let joined = parse(options, [text.as_str()]);
+                assert_eq!(joined, parse(options, characters(&text)), "{format:?} {text}");
+                assert_eq!((joined.reasoning.as_str(), joined.content.as_str()), ("Look first.", content), "{format:?} {text}");
+                assert_eq!((joined.calls().len(), joined.malformed.len()), (count, 0), "{format:?} {text}");
+                for (at, _) in text.char_indices() {
+                    assert_eq!(joined, parse(options, [&text[..at], &text[at..]]), "{format:?} {at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn reasoning_may_speak_of_calls() {
+    let inside = Options { inside_reasoning: true, ..options(Format::Hermes) };
+    let text = "I need <tool_call> here.\n</think>\n<tool_call>{\"name\": \"now\"}</tool_call>";
+    for joined in [parse(&inside, [text]), parse(&inside, characters(text))] {
+        assert_eq!((joined.reasoning.as_str(), joined.content.as_str()), ("I need <tool_call> here.", ""));
+        assert_eq!((joined.calls(), joined.malformed.len()), (vec![("now", json!({}))], 1));
+    }
+    // A call that breaks off is taken back, and its text is reasoning.
+    let text = "So: <tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 1";
+    for joined in [parse(&inside, [text]), parse(&inside, characters(text))] {
+        assert_eq!((joined.reasoning.as_str(), joined.content.as_str(), joined.taken_back.as_slice()), (text, "", &[0][..]));
+    }
+    // After an answer has begun, the marker is text.
+    let text = "<tool_call>{\"name\": \"now\"}</tool_call> So </think> is text.";
+    assert_eq!(parse(&inside, [text]).content, " So </think> is text.");
+    // Without tools there are no calls in reasoning either.
+    let none = Options { tools: Tools::default(), ..inside };
+    assert_eq!(parse(&none, [text]).reasoning, "<tool_call>{\"name\": \"now\"}</tool_call> So");
+}
+
+#[test]
+fn a_generic_answer_in_text_has_markers() {
+    for (text, content) in [
+        ("<reply>\nHello.", "Hello."),
+        ("<reply>\nHello.\n</reply>", "Hello."),
+        (" <reply>Hello </rep", "Hello </rep"),
+        ("Hello <reply> and </reply>.", "Hello <reply> and </reply>."),
+        ("<reply>\n<reply>", "<reply>"),
+        ("<reply>", ""),
+        ("<reply></reply>", ""),
+    ] {
+        let joined = whole(Format::Generic, text);
+        assert_eq!((joined.content.as_str(), joined.malformed.len()), (content, 0), "{text}");
+    }
+    let call = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
+    for text in [format!("<reply>\nI look.\n</reply>\n{call}"), format!("<think>Hm.</think>\n<reply>\nI look.\n{call}")] {
+        let joined = whole(Format::Generic, &text);
+        assert_eq!((joined.content.as_str(), joined.calls().len()), ("I look.", 1), "{text}");
+    }
+    assert_eq!(whole(Format::Hermes, "<reply>x</reply>").content, "<reply>x</reply>");
 }
 
 #[test]
@@ -399,7 +485,17 @@ fn templates_give_their_format_away() {
 
 fn constraint<'a>(tools: &'a Tools, control: &'a dyn Fn(&str) -> Option<u32>) -> Constraint<'a> {
     let choice = Choice::Auto;
-    Constraint { tools, choice, parallel: true, form: false, budget: false, reasoning: None, inside_reasoning: false, control }
+    Constraint {
+        tools,
+        choice,
+        parallel: true,
+        form: false,
+        budget: false,
+        loose: false,
+        reasoning: None,
+        inside_reasoning: false,
+        control,
+    }
 }
 
 fn grammar(format: Format, choice: Choice<'_>, parallel: bool, control: &dyn Fn(&str) -> Option<u32>) -> Option<String> {
@@ -443,11 +539,13 @@ fn grammars_allow_reasoning_first() {
     };
     let Thought { grammar, open, close, .. } = thought(false, &|_| None);
     let text = grammar.unwrap();
-    assert!(text.contains("start: \"<think>\" thought") && text.contains("thought[lazy]: /(?s:.*)<\\/think>/"), "{text}");
+    // Nothing in the reasoning begins a call: it would end the reasoning, and no grammar would hold its arguments.
+    assert!(text.contains("start: \"<think>\" thought") && text.contains("thought[lazy]: THOUGHT \"</think>\""), "{text}");
+    assert!(text.contains("THOUGHT: /(?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/"), "{text}");
     assert_eq!((open, close), (Some("<think>"), "</think>"));
     let Thought { grammar, open, .. } = thought(true, &|_| Some(1));
     let tokens = grammar.unwrap();
-    assert!(tokens.contains("start:  thought") && tokens.contains("thought: /(?s:.*)/ </think>"), "{tokens}");
+    assert!(tokens.contains("start:  thought") && tokens.contains("thought: THOUGHT </think>"), "{tokens}");
     assert_eq!(open, None);
 }
 
@@ -458,7 +556,13 @@ fn an_answer_has_a_grammar_only_where_it_needs_one() {
     assert!(strict.all()[0].strict && Tools::from_json(&[json!({"name": "now", "strict": 1})]).is_err());
     let control = |_: &str| None;
     for format in Format::ALL {
-        assert_eq!(format.answer(&constraint(&loose, &control)), Ok(None));
+        let free = format.answer(&constraint(&loose, &control));
+        if format == Format::Generic {
+            // Models were not taught it: a grammar holds every answer.
+            assert_eq!(free.unwrap().unwrap().alternatives.len(), 3);
+            continue;
+        }
+        assert_eq!(free, Ok(None));
         let strictly = format.answer(&constraint(&strict, &control));
         let formed = format.answer(&Constraint { form: true, ..constraint(&loose, &control) });
         if format == Format::Plain {
