@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -16,6 +17,53 @@ ROOT = Path(__file__).parent.parent
 # start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What a complete environment may lack. Every other skip fails a run in CI: a test that runs nowhere is not a test.
+ALLOWED_SKIPS = (
+    r"is missing \(FASTLLM_SHARED names the folder\)",
+    r"chromium and chromedriver are not installed",
+    r"SmolLM2 is missing",
+)
+_skips = pytest.StashKey[list]()
+
+
+def pytest_configure(config):
+    config.stash[_skips] = []
+    if os.environ.get("CI", "").lower() in {"1", "true"}:
+        config.pluginmanager.register(_Skips(config.stash[_skips]), "fastllm-skips")
+
+
+class _Skips:
+    """Prints every skipped test with its reason, and fails the run for a reason that is not allowed."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def pytest_runtest_logreport(self, report):
+        self._note(report)
+
+    def pytest_collectreport(self, report):
+        self._note(report)
+
+    def _note(self, report):
+        if report.skipped and not hasattr(report, "wasxfail"):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.found.append((report.nodeid, reason.removeprefix("Skipped: ")))
+
+    def refused(self):
+        return [skip for skip in self.found if not any(re.search(reason, skip[1]) for reason in ALLOWED_SKIPS)]
+
+    def pytest_sessionfinish(self, session):
+        if self.refused() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter):
+        terminalreporter.section("skipped tests")
+        for name, reason in self.found:
+            terminalreporter.line(f"{name}: {reason}")
+        for name, reason in self.refused():
+            terminalreporter.line(f"ERROR {name} must not be skipped in CI: {reason}", red=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

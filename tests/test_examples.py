@@ -1,7 +1,6 @@
 """The programs in examples/, on the embedded model."""
 
 import importlib.util
-import inspect
 import json
 import subprocess
 import sys
@@ -9,16 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-import fastllm
-
 from .conftest import ROOT
 
 EXAMPLES = ROOT / "examples"
 if not EXAMPLES.is_dir():
     pytest.skip("examples/ is not here", allow_module_level=True)
-
-HAS_TOOLS = hasattr(fastllm, "ToolCall")
-HAS_SCHEMA = "response_format" in inspect.signature(fastllm.Model.chat).parameters
 
 
 def run(name, *arguments, stdin=""):
@@ -60,7 +54,6 @@ def test_chatbot_forgets_the_oldest():
     assert run("chatbot.py", stdin="\n".join(lines))[-1] == "The capital of India is New Delhi."
 
 
-@pytest.mark.skipif(not HAS_TOOLS, reason="this version does not read tool calls")
 def test_tool_agent():
     assert run("tool_agent.py") == [
         "What is the weather in Paris and in Oslo?",
@@ -81,7 +74,6 @@ def test_tool_agent_says_what_went_wrong():
         assert set(json.loads(agent.call(name, arguments))) == {"error"}
 
 
-@pytest.mark.skipif(not HAS_SCHEMA, reason="this version has no response_format")
 def test_json_extraction():
     rows = [line.split() for line in run("json_extraction.py")]
     assert rows == [["lamp", "40"], ["kite", "7"], ["clock", "95"]]

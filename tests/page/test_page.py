@@ -363,7 +363,6 @@ def price(day: str, seats: int = 1) -> float:
 
 def test_the_real_server(driver):
     """The page on `fastllm serve`, with the embedded model."""
-    pytest.importorskip("fastllm.server.app", reason="this version has no server", exc_type=ImportError)
     command = [sys.executable, "-m", "fastllm", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
