@@ -7,11 +7,13 @@ import threading
 import time
 import types
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import fastllm
 from fastllm import _native
+from fastllm.background import in_thread
 from fastllm.stream import _Loop
 
 STORY = "Once upon a time"
@@ -182,3 +184,56 @@ async def test_a_thread_wakes_a_loop_that_cannot_wait_for_pipes(model):
     assert (await model.agenerate(STORY, max_tokens=12, temperature=0)).text == alone.text
     watcher.join(5)
     assert not watcher.is_alive()
+
+
+# Work beside the loop
+
+
+@pytest.mark.parametrize("text", ["helloworld" * 600_000, "many words " * 600_000])
+async def test_a_text_that_nobody_waits_for_is_not_tokenized(model, text):
+    """One piece as long as the text, and many short ones: both are given up in the middle."""
+    ended = []
+
+    def encode():
+        try:
+            model.tokenizer.encode(text)
+        except fastllm.CancelledError as error:
+            ended.append(error)
+        else:
+            ended.append(None)
+
+    work = asyncio.ensure_future(in_thread(encode))
+    await asyncio.sleep(0.05)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    # The cancellation came when the thread was done, and no sooner.
+    assert len(ended) == 1
+    assert isinstance(ended[0], fastllm.CancelledError)
+
+
+async def test_work_that_was_given_up_before_it_began_never_begins():
+    loop, begun = asyncio.get_running_loop(), threading.Event()
+    release = threading.Event()
+    workers = ThreadPoolExecutor(1)
+    loop.set_default_executor(workers)
+    first = asyncio.ensure_future(in_thread(release.wait))
+    second = asyncio.ensure_future(in_thread(begun.set))
+    await asyncio.sleep(0.01)
+    second.cancel()
+    await asyncio.sleep(0.01)
+    release.set()
+    assert await first
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert not begun.is_set()
+
+
+async def test_a_thread_that_cannot_start_is_a_lack_of_memory(monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(fastllm.OutOfMemoryError, match="no thread can be started"):
+            await in_thread(print)

@@ -159,26 +159,79 @@ def test_an_event_loop_ends_with_streams_under_way():
 
 def test_nothing_leaks_over_many_models_and_requests():
     _, out, err = run("""
-        import gc, os, resource, threading
+        import gc, os, resource, time
         import fastllm
         def counts():
             gc.collect()
             return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        def within(seconds, state):
+            # A thread that was joined is in the list of the system for a moment more.
+            end = time.monotonic() + seconds
+            while not state() and time.monotonic() < end:
+                time.sleep(0.01)
+            return state()
         def once():
             model = fastllm.Model.demo()
             model.generate(["Once"] * 20, max_tokens=5)
             stream = model.stream("Once", ignore_eos=True)
             next(stream)
+        start = counts()
         once()
+        assert within(20, lambda: counts()[1] == start[1]), "threads of the first model are left"
         before = counts()
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in range(30):
             once()
-        print(counts() == before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss)
+        same = within(20, lambda: counts() == before)
+        print(same, counts(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss)
     """)
-    same, growth = out.split()
-    assert same == "True", err
+    same, *_, growth = out.split()
+    assert same == "True", out + err
     assert int(growth) < 32 * 1024, f"{growth} KiB more"
+
+
+def test_close_returns_when_the_threads_have_ended():
+    """Also where several threads close at once, and a stream is under way; facts and tokenizer stay."""
+    _, out, err = run("""
+        import os, threading, time
+        import fastllm
+        def names():
+            found = []
+            for task in os.listdir("/proc/self/task"):
+                try:
+                    found.append(open(f"/proc/self/task/{task}/comm").read().strip())
+                except OSError:
+                    pass
+            return [name for name in found if name.startswith("fastllm")]
+        for _ in range(5):
+            model = fastllm.Model.demo(threads=3)
+            facts = repr(model), model.vocab_size
+            stream = model.stream("Once", ignore_eos=True)
+            model.generate("Once", regex="a+", max_tokens=2)
+            next(stream)
+            assert len(names()) > 3, names()
+            closers = [threading.Thread(target=model.close) for _ in range(4)]
+            for closer in closers:
+                closer.start()
+            for closer in closers:
+                closer.join()
+            # A thread that was joined is in the list of the system for a moment more.
+            end = time.monotonic() + 20
+            while names() and time.monotonic() < end:
+                time.sleep(0.001)
+            assert not names(), names()
+            assert (repr(model), model.vocab_size) == facts
+            assert model.tokenizer.encode("Once")
+            for ask in (lambda: model.generate("x"), lambda: model.logits([5]), stream.result):
+                try:
+                    ask()
+                except fastllm.CancelledError:
+                    continue
+                raise AssertionError("it still answers")
+            model.close()
+        print("fine")
+    """)
+    assert out == "fine\n", err
 
 
 def test_import_is_quick_and_loads_no_dependency():

@@ -106,6 +106,25 @@ def test_options_are_checked():
         fastllm.SamplingParams(priority=2**40)
 
 
+def test_texts_share_nothing_with_those_of_another_salt(model, tmp_path):
+    def cached(text, **options):
+        return model.generate(text, max_tokens=1, **options).usage.cached_tokens
+
+    story = "A salt keeps this text apart from others. " * 5
+    session = model.session(cache_salt="one").append(story)
+    ids = [*session.token_ids, 5]
+    assert cached(ids) == cached(ids, cache_salt="two") == 0
+    assert cached(ids, cache_salt="one") == len(ids) - 1
+    assert session.fork().generate(max_tokens=1).usage.cached_tokens == len(session) - 1
+    assert session.fork().generate(max_tokens=1, cache_salt="three").usage.cached_tokens == 0
+    session.save(tmp_path / "state")
+    restored = model.load_session(tmp_path / "state", cache_salt="four")
+    assert restored.fork().generate(max_tokens=1).usage.cached_tokens == len(session) - 1
+    assert cached(ids, cache_salt="five") == 0
+    with pytest.raises(TypeError, match="cache_salt"):
+        model.generate("x", cache_salt=5)
+
+
 def test_guesses_change_nothing():
     prompt = "Say these words again: red blue green red blue green red blue green"
     with Model.demo(speculate=False) as plain, Model.demo() as guessing:

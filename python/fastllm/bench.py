@@ -108,7 +108,7 @@ def bench(
     """
     if (n_prompt > 0) == (n_gen > 0) or min(n_prompt, n_gen, n_depth) < 0:
         raise ParameterError("either n_prompt or n_gen must be above 0")
-    decoder = _native.Decoder(model._weights)  # noqa: SLF001 - one package
+    decoder = _native.Decoder(model._open())  # noqa: SLF001 - one package
     if not 1 <= n_parallel <= decoder.max_rows or repetitions < 1:
         raise ParameterError(f"n_parallel must be 1 to {decoder.max_rows}, repetitions at least 1")
     samples = []

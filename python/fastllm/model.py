@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import operator
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastllm import _native, conversation
 from fastllm.answer import ChatOutput
+from fastllm.background import in_thread
 from fastllm.chat import ChatTemplate, Message
 from fastllm.chat_options import ChatOptions, ChatSettings
 from fastllm.conversation import Prepared, prepare
-from fastllm.errors import ParameterError, TemplateError
+from fastllm.errors import CancelledError, ParameterError, TemplateError
 from fastllm.gguf import GGUFFile, Metadata, TensorInfo
 from fastllm.options import SamplingOptions, SamplingParams, _flag
 from fastllm.results import ChatReply, Chunk, EngineStats, Generation
@@ -136,17 +138,16 @@ class Model:
         }
         self._origin = _absolute(path)
         self._file = GGUFFile(path)
-        self._weights = load(self._file, context_length, progress)
+        weights = load(self._file, context_length, progress)
+        self._weights: _native.Model | _Facts = weights
         self.tokenizer = Tokenizer(_native.Tokenizer(self._file._native))  # noqa: SLF001
-        kept = (
-            _kept_bytes(self._weights.sequence_bytes) if prefix_cache is None else _bytes("prefix_cache", prefix_cache)
-        )
+        kept = _kept_bytes(weights.sequence_bytes) if prefix_cache is None else _bytes("prefix_cache", prefix_cache)
         helper = None
         if draft is not None:
             file = GGUFFile(draft)
             _same_vocabulary(self._file, file)
             helper = load(file, self.context_length, None)
-        self._engine = _native.Engine(self._weights, self.tokenizer._native, kept, bool(speculate), helper)  # noqa: SLF001
+        self._engine = _native.Engine(weights, self.tokenizer._native, kept, bool(speculate), helper)  # noqa: SLF001
         self._grammars = _native.Grammars(self.tokenizer._native)  # noqa: SLF001
         # Tokens that a grammar forces are not sampled one by one. The output is the same; tests turn it off.
         self._skip_ahead = True
@@ -450,21 +451,31 @@ class Model:
 
     # States
 
-    def session(self, token_ids: Sequence[int] = ()) -> Session:
-        """A text that grows, whose state is kept, forked and saved; empty, or with these tokens."""
-        return Session(self, _ids(token_ids))
+    def session(self, token_ids: Sequence[int] = (), *, cache_salt: str = "") -> Session:
+        """A text that grows, whose state is kept, forked and saved; empty, or with these tokens.
 
-    def load_session(self, path: str | os.PathLike[str]) -> Session:
+        Args:
+            token_ids: The tokens it begins with.
+            cache_salt: As in `SamplingParams`: only texts with the same salt share what was computed.
+        """
+        return Session(self, _ids(token_ids), cache_salt)
+
+    def load_session(self, path: str | os.PathLike[str], *, cache_salt: str = "") -> Session:
         """The session that `Session.save` wrote: nothing of it is computed again.
+
+        Args:
+            path: The file.
+            cache_salt: As in `session`; the file does not hold that of the session that wrote it.
 
         Raises:
             SavedStateError: The file is damaged, or was written with another model, version or options.
             ModelFileError: It cannot be read.
         """
-        return Session(self, self._engine.restore_state(path, self._file._native))  # noqa: SLF001 - one package
+        ids = self._engine.restore_state(path, self._file._native, cache_salt)  # noqa: SLF001 - one package
+        return Session(self, ids, cache_salt)
 
-    def _save_state(self, ids: Sequence[int], path: str | os.PathLike[str] | None) -> None:
-        self._engine.save_state(ids, path, self._file._native)  # noqa: SLF001
+    def _save_state(self, ids: Sequence[int], path: str | os.PathLike[str] | None, cache_salt: str) -> None:
+        self._engine.save_state(ids, path, self._file._native, cache_salt)  # noqa: SLF001
 
     # Numbers
 
@@ -632,8 +643,13 @@ class Model:
     # The end
 
     def close(self) -> None:
-        """Ends all requests and frees the KV cache now, instead of when the model is collected as garbage."""
+        """Ends all requests, waits for the threads of the model to end, and frees its weights and KV cache.
+
+        Otherwise this happens when the model is collected as garbage. Afterwards only facts and the tokenizer are left:
+        requests raise `CancelledError`.
+        """
         self._engine.close()
+        self._weights = _Facts.of(self._weights)
 
     def __enter__(self) -> Self:
         return self
@@ -652,6 +668,11 @@ class Model:
         if params is not None:
             return options
         return {**(self.default_chat_sampling if chat else self.default_sampling), **options}
+
+    def _open(self) -> _native.Model:
+        if isinstance(self._weights, _Facts):
+            raise CancelledError("the model was closed")
+        return self._weights
 
     def _encode(self, prompt: Prompt, parse_special: bool, *, add_special: bool = True) -> list[int]:
         if not isinstance(prompt, str):
@@ -675,13 +696,11 @@ class Model:
         return self._engine.submit(ids, params._native(), grammar, self._skip_ahead, waker, shown)  # noqa: SLF001
 
     async def _agrammar(self, of: SamplingParams | Prepared) -> _native.Grammar | None:
-        import asyncio  # noqa: PLC0415
-
         # Compiling a grammar takes a while; most requests have none.
         if not of.constrained:
             return None
         compile_ = of.grammar if isinstance(of, Prepared) else of._grammar  # noqa: SLF001 - one package
-        return await asyncio.to_thread(compile_, self._grammars)
+        return await in_thread(compile_, self._grammars, kind="grammar")
 
     def _stream(
         self, prompt: Prompt, params: SamplingParams, progress: Progress | None, parse_special: bool
@@ -689,14 +708,12 @@ class Model:
         return TokenStream(*self._start(self._encode(prompt, parse_special), params, Chunk, Generation, progress))
 
     def _astream(self, prompt: Prompt, params: SamplingParams, parse_special: bool) -> AsyncTokenStream:
-        import asyncio  # noqa: PLC0415
-
         output = _Output(Chunk, Generation, self.tokenizer, params, None)
 
         async def submit(waker: _native.Waker) -> _native.Request:
             long = isinstance(prompt, str) and len(prompt) > _LONG
             encode = functools.partial(self._encode, prompt, parse_special)
-            ids = await asyncio.to_thread(encode) if long else encode()
+            ids = await in_thread(encode) if long else encode()
             output.prompt_ids = ids
             return self._submit(ids, params, await self._agrammar(params), waker)
 
@@ -776,6 +793,24 @@ def _load(kind: type[Model], path: str, options: Mapping[str, Any]) -> Model:
 def _absolute(path: str | os.PathLike[str]) -> str:
     """The path for processes whose working directory may differ."""
     return os.path.abspath(os.fspath(path))  # noqa: PTH100 - links are kept, and nothing is read
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What is known of weights that are gone."""
+
+    architecture: str
+    vocab_size: int
+    context_length: int
+    threads: int
+    prefill_threads: int
+    kv_dtype: str
+    isa: str
+    weight_bytes: int
+
+    @classmethod
+    def of(cls, weights: _native.Model | _Facts) -> _Facts:
+        return cls(**{field.name: getattr(weights, field.name) for field in dataclasses.fields(cls)})
 
 
 def _count(name: str, value: int | None) -> int | None:

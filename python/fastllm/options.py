@@ -53,6 +53,7 @@ class SamplingOptions(TypedDict, total=False):
     prompt_logprobs: int | None
     timeout: float | None
     priority: int
+    cache_salt: str
     json_schema: JsonSchema | None
     regex: str | None
     grammar: str | None
@@ -97,6 +98,8 @@ class SamplingParams:
             computed then, whatever prefix of it is cached.
         timeout: Seconds after which the request ends with what it has.
         priority: Requests of a higher priority leave the queue and read their prompts first.
+        cache_salt: Prefix caching happens only among requests with the same salt: others can neither reuse nor notice
+            what this one computed.
         json_schema: The output is a JSON value that follows this schema: a dict or bool, its text, or a class with
             `model_json_schema` such as a pydantic model; kept as text.
         regex: The whole output matches this regex, in the syntax of the Rust crate regex.
@@ -135,6 +138,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     timeout: float | None = None
     priority: int = 0
+    cache_salt: str = ""
     json_schema: JsonSchema | None = None
     regex: str | None = None
     grammar: str | None = None
@@ -171,6 +175,8 @@ class SamplingParams:
             raise ParameterError(f"{given[0]} and {given[1]} cannot be combined")
         if self.json_schema is not None:
             self._set("json_schema", schema_text(self.json_schema))
+        if not isinstance(self.cache_salt, str):
+            raise TypeError(f"cache_salt must be a str, not {type(self.cache_salt).__name__}")
         for name in ("regex", "grammar"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):

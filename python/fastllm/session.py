@@ -29,9 +29,10 @@ class Session:
     result depends on that.
     """
 
-    def __init__(self, model: Model, token_ids: Sequence[int] = ()) -> None:
+    def __init__(self, model: Model, token_ids: Sequence[int] = (), cache_salt: str = "") -> None:
         self._model = model
         self._ids = list(token_ids)
+        self._cache_salt = cache_salt
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -63,19 +64,24 @@ class Session:
         """
         first = not self._ids
         new = self._model._encode(text, _flag("parse_special", parse_special), add_special=first)  # noqa: SLF001
-        self._model._save_state(self._ids + new, None)  # noqa: SLF001 - one package
+        self._model._save_state(self._ids + new, None, self._cache_salt)  # noqa: SLF001 - one package
         self._ids += new
         return self
 
     def generate(self, params: SamplingParams | None = None, **options: Unpack[SamplingOptions]) -> Generation:
-        """Continues the text; what is made becomes part of it. The arguments are those of `Model.generate`."""
+        """Continues the text; what is made becomes part of it. The arguments are those of `Model.generate`.
+
+        The `cache_salt` is that of the session, unless the options have one.
+        """
+        if self._cache_salt and not (params and params.cache_salt):
+            options.setdefault("cache_salt", self._cache_salt)
         result = self._model.generate(self._ids, params, **options)
         self._ids += result.token_ids
         return result
 
     def fork(self) -> Session:
         """Another session with the same text; each goes on for itself."""
-        return Session(self._model, self._ids)
+        return Session(self._model, self._ids, self._cache_salt)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes text and state to a file, for `Model.load_session`. A file of this name is replaced once all is there.
@@ -87,7 +93,7 @@ class Session:
         path = Path(path)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
-            self._model._save_state(self._ids, part)  # noqa: SLF001
+            self._model._save_state(self._ids, part, self._cache_salt)  # noqa: SLF001
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(path)

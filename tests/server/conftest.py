@@ -19,6 +19,8 @@ for _name in ("fastapi", "uvicorn", "pydantic", "prometheus_client"):
     pytest.importorskip(_name, reason="needs the extra: pip install 'fastllm[server]'")
 
 NAME = "fastllm-tiny"
+# Seconds that a state may take to come, on a machine that is busy with other things too. What never comes takes longer.
+PATIENCE = 30.0
 HELLO = [{"role": "user", "content": "Hello!"}]
 
 
@@ -60,7 +62,7 @@ class Server:
                 total += float(match[2])
         return total
 
-    def idle(self, within=2.0):
+    def idle(self, within=PATIENCE):
         """Seconds until nothing runs or waits."""
         begin = time.monotonic()
         while self.metric("fastllm_sequences_running") + self.metric("fastllm_queue_depth"):
@@ -182,7 +184,7 @@ def server(cache_folder, state_folder):  # noqa: ARG001 - set before anything is
     with serve("-c", 262_144, "--max-tokens", 200_000, within=1800) as running:
         yield running
         assert running.get("/health")[0] == 200
-        assert running.idle() < 2
+        assert running.idle() < PATIENCE
 
 
 @pytest.fixture
@@ -198,6 +200,6 @@ def fault(server):
     yield server
     begin = time.monotonic()
     assert server.get("/health")[0] == 200
-    assert time.monotonic() - begin < 1
-    assert server.idle() < 2
+    assert time.monotonic() - begin < PATIENCE
+    assert server.idle() < PATIENCE
     assert answer() == before

@@ -7,7 +7,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -20,7 +19,7 @@ import pytest
 from fastllm.server import generate
 from fastllm.server.app import create_app
 
-from .conftest import HELLO, Server, Watchdog, command, http, quiet_port, read_all, serve
+from .conftest import HELLO, PATIENCE, Server, Watchdog, command, http, quiet_port, read_all, serve
 from .test_faults import CHAT, ENDLESS, running, until
 
 ASK = {"messages": HELLO, "max_tokens": 20, "temperature": 0}
@@ -66,7 +65,7 @@ def test_logits_that_are_no_numbers_are_an_error_of_that_request(broken, model, 
     assert last["error"]["code"] == "no_token_left"
     status, reply = broken.post("/v1/messages", {"messages": HELLO, "max_tokens": 5, "model": model})
     assert (status, reply["error"]["type"]) == (500, "api_error")
-    assert broken.idle() < 2
+    assert broken.idle() < PATIENCE
     assert content(broken.post(CHAT, {**ASK, "model": "good"})[1]) == expected
 
 
@@ -116,7 +115,7 @@ async def test_a_mistake_in_one_request_is_no_mistake_in_the_next(model, monkeyp
             assert response.status_code == (200 if stream and place in {"take", "end"} else 500)
             assert '"internal_error"' in response.text
             assert "secret" not in response.text
-            assert until(lambda: model.stats().running == model.stats().waiting == 0, 1)
+            assert until(lambda: model.stats().running == model.stats().waiting == 0, PATIENCE)
             assert content((await client.post(CHAT, json=ASK)).json()) == expected
         assert not app.state.service._admitted["m"]
 
@@ -156,7 +155,7 @@ def test_too_little_memory_is_an_answer():
         assert (503, "out_of_memory") in found
         # The pressure is over. (What malloc keeps of small blocks would otherwise leave no room below the limit.)
         resource.prlimit(server.process.pid, resource.RLIMIT_DATA, (most, most))
-        assert server.idle() < 2
+        assert server.idle() < PATIENCE
         assert content(server.post(CHAT, ASK)[1]) == expected
 
 
@@ -166,9 +165,7 @@ def test_too_little_memory_is_an_answer():
 def test_a_full_disk_under_the_log_and_a_model_file_that_is_gone(demo_path, tmp_path):
     copy = tmp_path / "model.gguf"
     shutil.copyfile(demo_path, copy)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = quiet_port()
     with Path("/dev/full").open("w") as full:
         process = subprocess.Popen(command(copy, port=port), stdout=subprocess.DEVNULL, stderr=full)
     dog = Watchdog(process, 60)
@@ -258,4 +255,4 @@ def test_clients_with_the_same_prefix_get_their_own_answers_while_others_cancel(
     done.set()
     canceller.join(20)
     assert found == [[text] * 15 for text in expected]
-    assert running(fault) == 0 or fault.idle() < 2
+    assert running(fault) == 0 or fault.idle() < PATIENCE

@@ -55,6 +55,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     access.add_argument(
         "--allowed-host", action="append", metavar="NAME", default=[], help="a name that Host headers may have; *: any"
     )
+    access.add_argument(
+        "--share-prefix-cache",
+        action="store_true",
+        help="holders of different keys reuse each other's prompt prefixes (faster, but times and counts tell of them)",
+    )
     limits = parser.add_argument_group("limits")
     for flag, default, kind, text in _LIMITS:
         shown = "" if default is None else f" (default: {default})"
@@ -157,6 +162,7 @@ def _settings(options: argparse.Namespace, aliases: dict[str, str]) -> ServerOpt
         allowed_hosts=hosts,
         aliases=aliases,
         any_model_name=options.any_model_name,
+        share_prefix_cache=options.share_prefix_cache,
         **limits,
     )
 

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastllm.background import in_thread
 from fastllm.errors import FastLLMError, ParameterError
 from fastllm.model import Model
 from fastllm.options import SamplingParams
+from fastllm.server.caller import CALLER
 from fastllm.server.errors import ApiError, from_library
 from fastllm.server.metrics import Clock
 
@@ -102,9 +104,14 @@ class ChatCall:
         return found
 
 
-def _params(defaults: Mapping[str, Any], sampling: Mapping[str, Any]) -> SamplingParams:
+def _params(defaults: Mapping[str, Any], sampling: Mapping[str, Any], salt: str) -> SamplingParams:
     given = {name: value for name, value in sampling.items() if value is not None}
-    return SamplingParams(**{**defaults, **given})
+    return SamplingParams(**{**defaults, **given, "cache_salt": salt})
+
+
+def _salt(service: Service, sampling: Mapping[str, Any]) -> str:
+    """The salt of the prefix cache for the request that this task answers."""
+    return CALLER.get().cache_salt(sampling.get("cache_salt"), shared=service.options.share_prefix_cache)
 
 
 class Job:
@@ -150,7 +157,7 @@ class Job:
             self._clocks = [Clock(self._service.metrics, self._model) for _ in range(self._count)]
             self._results = [None] * self._count
             with self._errors():
-                self._streams = await asyncio.to_thread(self._build)
+                self._streams = await in_thread(self._build)
                 for stream in self._streams:
                     await stream.start()
         except BaseException:
@@ -243,9 +250,10 @@ def chat_job(service: Service, name: str, call: ChatCall, count: int = 1) -> Job
     """Answers a conversation `count` times."""
     model = service.models[name]
     keywords = call.keywords()
+    salt = _salt(service, call.sampling)
 
     def build() -> list[Any]:
-        params = _params(model.default_chat_sampling, call.sampling)
+        params = _params(model.default_chat_sampling, call.sampling, salt)
         return [call.stream(model, _choice(params, choice), keywords) for choice in range(count)]
 
     return Job(service, name, count, build, prompt="messages", constraint=_constraint({**call.sampling, **keywords}))
@@ -262,9 +270,10 @@ def completion_job(
 ) -> Job:
     """Continues prompts, `count` times each. The texts of control tokens in them become tokens if `parse_special`."""
     model = service.models[name]
+    salt = _salt(service, sampling)
 
     def build() -> list[Any]:
-        params = _params(model.default_sampling, sampling)
+        params = _params(model.default_sampling, sampling, salt)
         return [
             model.astream(prompt, _choice(params, choice), parse_special=parse_special)
             for prompt in prompts
@@ -288,7 +297,7 @@ async def chat_ids(model: Model, call: ChatCall) -> list[int]:
         return list(stream._output.prompt_ids or ())  # noqa: SLF001 - one package
 
     try:
-        return await asyncio.to_thread(ids)
+        return await in_thread(ids)
     except (FastLLMError, ValueError, OverflowError) as error:
         raise from_library(error) or ApiError(400, str(error), param="messages", code="invalid_value") from error
 

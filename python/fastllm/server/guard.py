@@ -12,8 +12,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from fastllm.background import GATE, in_thread
 from fastllm.server import log
+from fastllm.server.caller import CALLER, Caller
 from fastllm.server.errors import ApiError, ClientGoneError, StoppingError, body_of, mistake
+from fastllm.server.service import LARGE
 from fastllm.server.strict_json import dumps, loads
 
 if TYPE_CHECKING:
@@ -27,10 +30,13 @@ __all__ = ["Guard", "Record", "is_loopback"]
 OPEN = frozenset({"/", "/health", "/docs", "/openapi.json", "/favicon.ico"})
 OPEN_FOLDER = "/page/"
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# Bodies parsed beside the event loop from this many bytes on.
-_LARGE = 64 << 10
 # Bodies in memory at a time, in multiples of the longest one.
 _BODIES = 16
+# Header fields of a request.
+_MAX_HEADERS = 256
+# A Host header: a name or address, and perhaps a port. Nothing else may stand before or after it.
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
+_MAX_PORT = 65_535
 # Seconds that the rest of a refused body is taken, so that the client gets to reading the answer.
 _LINGER = 2.0
 _CLIENT_CLOSED = 499
@@ -48,6 +54,9 @@ class Record:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            # As a GET, of which the client gets everything but the body.
+            scope, send = {**scope, "method": "GET", "fastllm.method": "HEAD"}, _without_body(send)
         given = _header(scope, b"x-request-id")
         scope["fastllm.id"] = given if given and _ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         status = 0
@@ -99,37 +108,52 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            self._check(scope)
-            if scope["method"] != "POST":
-                await self._app(scope, receive, send)
-                return
-            length = self._length(scope)
+            caller = self._check(scope)
+            length = self._length(scope) if scope["method"] == "POST" else None
         except ApiError as error:
             await refuse(scope, receive, send, error, self._service.options.max_body)
             return
-        body = _Body(self._service)
+        # Whoever calls the application in its own task gets its context back as it was.
+        token = CALLER.set(caller)
+        try:
+            if scope["method"] == "POST":
+                await self._with_body(scope, receive, send, length)
+            else:
+                await self._app(scope, receive, send)
+        finally:
+            CALLER.reset(token)
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send, length: int | None) -> None:
+        body, limit = _Body(self._service), self._service.options.max_body
+        token = None
         try:
             try:
-                raw = await body.read(receive, length)
+                holder = [await body.read(scope, receive, length)]
             except ApiError as error:
-                await refuse(scope, receive, send, error, self._service.options.max_body)
+                await refuse(scope, receive, send, error, limit)
                 return
+            large = scope["fastllm.large"] = len(holder[0]) > LARGE
+            token = GATE.set(lambda kind: self._service.gate(kind, large=large))
             try:
-                scope["fastllm.json"] = await asyncio.to_thread(loads, raw) if len(raw) > _LARGE else loads(raw)
+                scope["fastllm.json"] = await in_thread(loads, holder, limit) if large else loads(holder, limit)
             except ApiError as error:
                 await answer(scope, send, error)
                 return
-            del raw
             await self._app(scope, _again(receive), send)
         finally:
+            if token is not None:
+                GATE.reset(token)
             body.close()
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope) -> Caller:
         options = self._service.options
+        if len(scope["headers"]) > _MAX_HEADERS:
+            raise ApiError(431, f"the request has more than {_MAX_HEADERS} header fields", code="too_many_headers")
         if options.allowed_hosts is not None and _host(scope) not in options.allowed_hosts:
             raise ApiError(403, "this server does not answer for that Host; --allowed-host adds one", code="wrong_host")
         path = scope["path"]
-        if self._keys and path not in OPEN and not path.startswith(OPEN_FOLDER) and not self._key(scope):
+        key = self._key(scope) if self._keys else None
+        if self._keys and path not in OPEN and not path.startswith(OPEN_FOLDER) and key is None:
             challenge = {"www-authenticate": "Bearer"}
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key", headers=challenge)
         if self._service.draining and scope["method"] == "POST":
@@ -137,9 +161,10 @@ class Guard:
         names = [name for name, _ in scope["headers"]]
         if b"transfer-encoding" in names and b"content-length" in names:
             raise ApiError(400, "a body has a Content-Length or a Transfer-Encoding, not both")
+        return Caller("" if key is None else key.hex())
 
-    def _key(self, scope: Scope) -> bool:
-        """Whether exactly one key was sent and it is one of ours. Takes the same time whichever character differs."""
+    def _key(self, scope: Scope) -> bytes | None:
+        """The digest of the key, if exactly one was sent and it is valid. Constant time."""
         sent = [value for name, value in scope["headers"] if name == b"x-api-key"]
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -147,9 +172,10 @@ class Guard:
                 sent.append(key.strip() if scheme.lower() == b"bearer" else b"")
         # Clients of Anthropic send one key in both headers.
         if len(set(sent)) != 1:
-            return False
+            return None
         digest = hashlib.sha256(sent[0]).digest()
-        return any([hmac.compare_digest(digest, key) for key in self._keys])  # noqa: C419 - all are compared
+        valid = any([hmac.compare_digest(digest, key) for key in self._keys])  # noqa: C419 - all are compared
+        return digest if valid else None
 
     def _length(self, scope: Scope) -> int | None:
         kind = (_header(scope, b"content-type") or "").partition(";")[0].strip().lower()
@@ -177,7 +203,7 @@ class _Body:
         self._service = service
         self._held = 0
 
-    async def read(self, receive: Receive, length: int | None) -> bytes:
+    async def read(self, scope: Scope, receive: Receive, length: int | None) -> bytes:
         """Reads all of it.
 
         Raises:
@@ -185,11 +211,11 @@ class _Body:
             ClientGoneError: The client left.
         """
         try:
-            return await asyncio.wait_for(self._all(receive, length), self._service.options.body_timeout)
+            return await asyncio.wait_for(self._all(scope, receive, length), self._service.options.body_timeout)
         except asyncio.TimeoutError:
             raise ApiError(408, "the body did not come in time", code="body_timeout") from None
 
-    async def _all(self, receive: Receive, length: int | None) -> bytes:
+    async def _all(self, scope: Scope, receive: Receive, length: int | None) -> bytes:
         most = self._service.options.max_body
         parts: list[bytes] = []
         self._hold(length or 0)
@@ -198,6 +224,8 @@ class _Body:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
+            if scope.get("fastllm.small_chunks"):
+                raise ApiError(400, "the chunks of the body are too small: send fewer and larger ones")
             part = message.get("body", b"")
             size += len(part)
             if size > most:
@@ -274,11 +302,25 @@ def _header(scope: Scope, name: bytes) -> str | None:
     return values[0].decode("latin-1") if len(values) == 1 else None
 
 
-def _host(scope: Scope) -> str:
-    host = (_header(scope, b"host") or "").lower()
-    if host.startswith("["):
-        return host.partition("]")[0][1:]
-    return host.partition(":")[0].rstrip(".")
+def _host(scope: Scope) -> str | None:
+    """The name or address in the Host header; None where the whole of it is not one, with or without a port."""
+    found = _HOST.fullmatch((_header(scope, b"host") or "").lower())
+    if found is None or int(found[2] or 0) > _MAX_PORT:
+        return None
+    name = found[1]
+    if not name.startswith("["):
+        return name.removesuffix(".")
+    try:
+        return str(ipaddress.IPv6Address(name[1:-1]))
+    except ValueError:
+        return None
+
+
+def _without_body(send: Send) -> Send:
+    async def headers_only(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return headers_only
 
 
 def is_loopback(host: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastllm.background import no_thread
 from fastllm.errors import CancelledError, ForkError
 from fastllm.server.app import create_app
 
@@ -247,7 +248,11 @@ class _LoopThread:
             if self._thread is None:
                 ready = threading.Event()
                 self._thread = threading.Thread(target=self._main, args=(ready,), name="fastllm-client", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as error:
+                    self._thread = None
+                    raise no_thread(error) from error
                 ready.wait()
             if self._loop is None:
                 raise CancelledError("the event loop of the client did not start")

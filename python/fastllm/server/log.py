@@ -44,7 +44,7 @@ def request(scope: Scope, status: int, seconds: float) -> None:
     fields: dict[str, Any] = {
         "request_id": scope["fastllm.id"],
         "client": (scope.get("client") or ("", 0))[0],
-        "method": scope["method"],
+        "method": scope.get("fastllm.method", scope["method"]),
         "path": scope["path"][:_LONGEST],
         "status": status,
         "seconds": round(seconds, 4),

@@ -22,6 +22,8 @@ class ServerOptions:
         write_timeout: Time that a client may leave its receive buffer full.
         keep_alive: Time that an idle connection stays open.
         drain_timeout: Time that running requests get after SIGTERM.
+        share_prefix_cache: Whether the holders of all keys share the prefix cache, and so can tell what others asked;
+            otherwise each key has its own part of it.
         max_queue: Most sequences of a model that wait; further requests get 429.
         max_tokens: Most tokens of an answer; None: until the context is full.
         aliases: Further names of models, with the name of the model.
@@ -38,6 +40,7 @@ class ServerOptions:
     keep_alive: float = 30.0
     drain_timeout: float = 30.0
     max_queue: int = 240
+    share_prefix_cache: bool = False
     max_tokens: int | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     any_model_name: bool = False

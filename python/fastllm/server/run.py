@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from fastllm.background import no_thread
 from fastllm.server.app import create_app
 from fastllm.server.protocol import protocol
+from fastllm.server.service import WORKERS
 
 if TYPE_CHECKING:
     from fastllm.model import Model
@@ -30,8 +32,6 @@ _LOGGER = logging.getLogger("fastllm.server")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Longest start of a request, in bytes: headers and all.
 _MOST_HEADERS = 64 << 10
-# Threads beside the event loop, for tokenizing and templates.
-_WORKERS = 8
 # Connections that the system keeps until they are accepted, and that are accepted in one go.
 _BACKLOG = 2048
 _ACCEPTED = 64
@@ -85,11 +85,15 @@ def serve(
 async def _run(
     config: uvicorn.Config, service: Service, socket: sockets.socket, started: Callable[[str, int], None] | None
 ) -> None:
-    with ThreadPoolExecutor(_WORKERS, "fastllm-worker") as workers:
+    with ThreadPoolExecutor(WORKERS, "fastllm-worker") as workers:
         # All at once: when memory is short later, no thread can be started, and requests need one.
-        everyone = threading.Barrier(_WORKERS)
-        for _ in range(_WORKERS):
-            workers.submit(everyone.wait)
+        everyone = threading.Barrier(WORKERS)
+        try:
+            for _ in range(WORKERS):
+                workers.submit(everyone.wait)
+        except RuntimeError as error:
+            everyone.abort()  # those that started would wait for the others forever, and this process for them
+            raise no_thread(error) from error
         asyncio.get_running_loop().set_default_executor(workers)
         await _Server(config, service).run_until_signal(socket, started)
 

@@ -5,21 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fastllm.server.errors import ApiError, StoppingError, busy
 from fastllm.server.metrics import Metrics
 
 if TYPE_CHECKING:
+    from fastllm.background import Kind
     from fastllm.model import Model
     from fastllm.server.options import ServerOptions
 
-__all__ = ["Service"]
+__all__ = ["LARGE", "WORKERS", "Service"]
 
 # Sequences that the engine runs at once; more wait.
 _RUNNING = 16
+# Bytes of a body from which on it is parsed, validated and tokenized beside others of its size.
+LARGE = 64 << 10
+# How much text of small and of large requests is worked on at once, and how many grammars are compiled: none of these
+# can take the threads of the others.
+_LANES = {"small text": 4, "large text": 2, "grammar": 4}
+# Threads beside the event loop.
+WORKERS = sum(_LANES.values())
+# Work of one kind that waits for its turn.
+_MAX_WAITING = 512
+
+
+class _Lane:
+    """Work of one kind in one event loop."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = asyncio.Semaphore(slots)
+        self.waiting = 0
 
 
 class Service:
@@ -44,6 +63,8 @@ class Service:
         self.body_bytes = 0
         self._admitted: Counter[str] = Counter()
         self._cuts: set[asyncio.Future[None]] = set()
+        # An application may be used in several event loops, one after the other.
+        self._lanes: weakref.WeakKeyDictionary[Any, dict[str, _Lane]] = weakref.WeakKeyDictionary()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,6 +106,32 @@ class Service:
             yield
         finally:
             self._admitted[name] -= count
+
+    @contextlib.asynccontextmanager
+    async def gate(self, kind: Kind, *, large: bool) -> AsyncIterator[None]:
+        """Waits until work of this kind may use a thread, which it does while the block runs.
+
+        Args:
+            kind: What the work is.
+            large: Whether the body of the request is large.
+
+        Raises:
+            ApiError: 503, too much of it waits already.
+        """
+        lanes = self._lanes.setdefault(asyncio.get_running_loop(), {})
+        name = kind if kind == "grammar" else "large text" if large else "small text"
+        lane = lanes.setdefault(name, _Lane(_LANES[name]))
+        if lane.waiting >= _MAX_WAITING:
+            raise ApiError(503, "too many requests are being read", code="overloaded", headers={"retry-after": "1"})
+        lane.waiting += 1
+        try:
+            await lane.slots.acquire()
+        finally:
+            lane.waiting -= 1
+        try:
+            yield
+        finally:
+            lane.slots.release()
 
     @contextlib.contextmanager
     def cut(self) -> Iterator[asyncio.Future[None]]:

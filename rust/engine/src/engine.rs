@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use crate::constraint::MaskWorker;
@@ -70,6 +70,8 @@ pub struct Engine {
     context_length: usize,
     next_id: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Of `threads`, for a thread that is one of them.
+    thread_ids: Vec<ThreadId>,
     masks: Arc<MaskWorker>,
 }
 
@@ -117,12 +119,13 @@ impl Engine {
             drafted_tokens: AtomicU64::new(0),
             accepted_tokens: AtomicU64::new(0),
         });
-        let engine = Self {
+        let mut engine = Self {
             shared: Arc::clone(&shared),
             vocab_size: decoder.vocab_size(),
             context_length: limits.context_length,
             next_id: AtomicU64::new(0),
             threads: Mutex::default(),
+            thread_ids: Vec::new(),
             masks: Arc::default(),
         };
         let scheduler = Scheduler::new(decoder, draft, Arc::clone(&shared), limits);
@@ -131,6 +134,7 @@ impl Engine {
         lock(&engine.threads).push(deadlines);
         let scheduler = spawn("fastllm-engine", Box::new(move || scheduler.run()))?;
         lock(&engine.threads).push(scheduler);
+        engine.thread_ids = lock(&engine.threads).iter().map(|thread| thread.thread().id()).collect();
         Ok(engine)
     }
 
@@ -140,12 +144,13 @@ impl Engine {
     /// What is wrong with the request, or [`SubmitError::Busy`] when the queue is full. Nothing was done.
     pub fn submit(&self, mut request: Request) -> Result<Handle, SubmitError> {
         request.validate(self.context_length, self.vocab_size)?;
-        let (ticket, priority) = (self.ticket(request.timeout, request.notify.take()), request.priority);
+        let ticket = self.ticket(request.timeout, request.notify.take());
+        let (priority, salt) = (request.priority, Arc::clone(&request.cache_salt));
         if request.constraint.is_some() {
             self.masks.start().map_err(|error| SubmitError::Thread(error.to_string()))?;
         }
         let (generation, tokens) = Generation::new(request, &self.masks)?;
-        self.queue(&ticket, priority, tokens, Work::Generate(Box::new(generation)))
+        self.queue(&ticket, priority, &salt, tokens, Work::Generate(Box::new(generation)))
     }
 
     /// Queues a request for the logits after every position of `ids`, shown to `visitor` on the engine's thread. Its last event is
@@ -155,27 +160,34 @@ impl Engine {
     /// What is wrong with the ids, or [`SubmitError::Busy`] when the queue is full.
     pub fn submit_logits(&self, ids: Vec<u32>, visitor: LogitsVisitor, notify: Option<Notify>) -> Result<Handle, SubmitError> {
         validate_prompt(&ids, self.context_length, self.vocab_size)?;
-        self.queue(&self.ticket(None, notify), 0, ids, Work::Logits(visitor))
+        self.queue(&self.ticket(None, notify), 0, &Arc::from(""), ids, Work::Logits(visitor))
     }
 
     /// Queues a request that computes the state after `ids` and keeps it for others that begin alike, as far as memory allows. With `save`,
-    /// which was made with the same ids, it also goes there.
+    /// which was made with the same ids, it also goes there. `salt` is that of [`Request::cache_salt`].
     ///
     /// # Errors
     /// What is wrong with the ids, or [`SubmitError::Busy`] when the queue is full.
-    pub fn submit_state(&self, ids: Vec<u32>, save: Option<StateWriter>, notify: Option<Notify>) -> Result<Handle, SubmitError> {
+    pub fn submit_state(
+        &self,
+        ids: Vec<u32>,
+        save: Option<StateWriter>,
+        salt: &Arc<str>,
+        notify: Option<Notify>,
+    ) -> Result<Handle, SubmitError> {
         validate_prompt(&ids, self.context_length, self.vocab_size)?;
-        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Box::new(Transfer { save, ..Transfer::default() })))
+        self.queue(&self.ticket(None, notify), 0, salt, ids, Work::Transfer(Box::new(Transfer { save, ..Transfer::default() })))
     }
 
-    /// Queues a request that reads a state, and keeps it for others that begin with its tokens.
+    /// Queues a request that reads a state, and keeps it for others of the same salt that begin with its tokens.
     ///
     /// # Errors
     /// What is wrong with its tokens, or [`SubmitError::Busy`] when the queue is full.
-    pub fn submit_saved(&self, state: StateReader, notify: Option<Notify>) -> Result<Handle, SubmitError> {
+    pub fn submit_saved(&self, state: StateReader, salt: &Arc<str>, notify: Option<Notify>) -> Result<Handle, SubmitError> {
         let ids = state.tokens().to_vec();
         validate_prompt(&ids, self.context_length, self.vocab_size)?;
-        self.queue(&self.ticket(None, notify), 0, ids, Work::Transfer(Box::new(Transfer { restore: Some(state), ..Transfer::default() })))
+        let transfer = Transfer { restore: Some(state), ..Transfer::default() };
+        self.queue(&self.ticket(None, notify), 0, salt, ids, Work::Transfer(Box::new(transfer)))
     }
 
     /// The logits after every position of `ids`: `[ids.len(), vocab_size]`, row-major. Waits for them; `cancel` is asked at least every 50 ms
@@ -216,18 +228,20 @@ impl Engine {
     }
 
     /// Refuses new requests, ends all others with [`Failure::ShutDown`](crate::Failure::ShutDown), and waits for the threads. The
-    /// decoder is dropped. Calling it again does nothing.
+    /// decoder is dropped. Calling it again waits as well, and does nothing.
     pub fn shutdown(&self) {
         self.shared.queue.close();
         self.shared.interrupt.shut_down();
         self.shared.deadlines.close();
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for thread in threads {
-            // A notify hook may hold the engine: then this is the engine's own thread, which ends by itself.
-            if thread.thread().id() != std::thread::current().id() {
-                // A thread that panicked has already ended its requests.
-                drop(thread.join());
-            }
+        // A notify hook may hold the engine: then this is the engine's own thread, which ends by itself.
+        if self.thread_ids.contains(&std::thread::current().id()) {
+            return;
+        }
+        // Held to the end: whoever calls this meanwhile returns when the threads have ended, too.
+        let mut threads = lock(&self.threads);
+        for thread in threads.drain(..) {
+            // A thread that panicked has already ended its requests.
+            drop(thread.join());
         }
         self.masks.shut_down();
     }
@@ -236,9 +250,10 @@ impl Engine {
         Ticket::new(self.next_id.fetch_add(1, Ordering::Relaxed), timeout, notify, &self.shared)
     }
 
-    fn queue(&self, ticket: &Arc<Ticket>, priority: i32, tokens: Vec<u32>, work: Work) -> Result<Handle, SubmitError> {
+    fn queue(&self, ticket: &Arc<Ticket>, priority: i32, salt: &Arc<str>, tokens: Vec<u32>, work: Work) -> Result<Handle, SubmitError> {
         let handle = Handle::new(Arc::clone(ticket));
-        let task = Task { ticket: Arc::clone(ticket), priority, tokens, work, watch: Stopwatch::start() };
+        let (ticket_of, salt) = (Arc::clone(ticket), Arc::clone(salt));
+        let task = Task { ticket: ticket_of, priority, salt, tokens, work, watch: Stopwatch::start() };
         self.shared.queue.push(task)?;
         ticket.watch_deadline();
         Ok(handle)

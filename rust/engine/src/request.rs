@@ -32,6 +32,8 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Requests of a higher priority leave the queue and read their prompts first.
     pub priority: i32,
+    /// Prefix caching happens only among requests with the same salt: others can neither use nor notice what this one computed.
+    pub cache_salt: Arc<str>,
     /// Ids with which the model ends its text.
     pub end_of_generation: Arc<[u32]>,
     /// The text of ids.
@@ -55,6 +57,7 @@ impl Request {
             max_tokens: None,
             timeout: None,
             priority: 0,
+            cache_salt: Arc::from(""),
             end_of_generation: Arc::new([]),
             pieces,
             constraint: None,

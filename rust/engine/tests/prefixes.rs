@@ -154,3 +154,24 @@ fn higher_priorities_are_served_first() {
     let order: Vec<u32> = log.lock().unwrap().iter().flatten().filter(|row| row.position == 0).map(|row| row.token).collect();
     assert_eq!(order, [1, 3, 5, 2, 4]);
 }
+
+#[test]
+fn nothing_is_shared_between_salts() {
+    for keeps in [UNLIMITED, WINDOW] {
+        let engine = engine(keeps, UNLIMITED);
+        let prompt = tokens(6, 300);
+        let salted = |salt: &str, prompt: &[u32]| Request { cache_salt: salt.into(), ..some(prompt, 4) };
+        let ask = |salt: &str, prompt: &[u32]| collect(&engine.submit(salted(salt, prompt)).unwrap());
+        assert_eq!(cached(&ask("alice", &prompt)), 0);
+        let computed = engine.stats().computed_tokens;
+        for (asked, salt) in ["mallory", ""].into_iter().enumerate() {
+            assert_eq!(cached(&ask(salt, &prompt)), 0, "{salt:?}");
+            assert_eq!(engine.stats().computed_tokens, computed * (asked as u64 + 2), "the work is that of a prompt nobody sent before");
+        }
+        assert_eq!(cached(&ask("alice", &prompt)), 299);
+        // Nor while the other one runs: both are submitted before either is read, and neither waits for the other.
+        let prompt = tokens(7, 300);
+        let handles: Vec<_> = ["alice", "mallory"].iter().map(|salt| engine.submit(salted(salt, &prompt)).unwrap()).collect();
+        assert_eq!(handles.iter().map(|handle| cached(&collect(handle))).collect::<Vec<_>>(), [0, 0]);
+    }
+}

@@ -25,13 +25,17 @@ impl Write for File {
 fn save(engine: &Engine, ids: &[u32]) -> Vec<u8> {
     let file = File::default();
     let writer = StateWriter::new(file.clone(), &IDENTITY, ids).unwrap();
-    let outcome = collect(&engine.submit_state(ids.to_vec(), Some(writer), None).unwrap());
+    let outcome = collect(&engine.submit_state(ids.to_vec(), Some(writer), &no_salt(), None).unwrap());
     assert_eq!(outcome.finished().usage.prompt_tokens, ids.len());
     file.0.lock().unwrap().clone()
 }
 
 fn open(bytes: &[u8]) -> Result<StateReader, StateError> {
     StateReader::new(Cursor::new(bytes.to_vec()), bytes.len() as u64, &IDENTITY)
+}
+
+fn no_salt() -> std::sync::Arc<str> {
+    std::sync::Arc::from("")
 }
 
 fn ids() -> Vec<u32> {
@@ -44,7 +48,7 @@ fn a_restored_state_is_not_computed_again() {
     let engine = start(Mock::default());
     let reader = open(&bytes).unwrap();
     assert_eq!(reader.tokens(), ids());
-    collect(&engine.submit_saved(reader, None).unwrap()).finished();
+    collect(&engine.submit_saved(reader, &no_salt(), None).unwrap()).finished();
     assert_eq!(engine.stats().computed_tokens, 0);
     let prompt = [ids(), vec![1, 2, 3]].concat();
     let outcome = collect(&engine.submit(Request { max_tokens: Some(5), ..request(&prompt) }).unwrap());
@@ -60,7 +64,7 @@ fn a_restored_state_is_not_computed_again() {
 #[test]
 fn a_state_is_computed_once_for_those_that_follow() {
     let engine = start(Mock::default());
-    collect(&engine.submit_state(ids(), None, None).unwrap()).finished();
+    collect(&engine.submit_state(ids(), None, &no_salt(), None).unwrap()).finished();
     assert_eq!(engine.stats().computed_tokens, 123);
     let prompt = [ids(), vec![4]].concat();
     let outcome = collect(&engine.submit(Request { max_tokens: Some(1), ..request(&prompt) }).unwrap());
@@ -72,7 +76,7 @@ fn refusal(bytes: &[u8]) -> String {
     let engine = start(Mock::default());
     match open(bytes) {
         Err(error) => error.to_string(),
-        Ok(reader) => match engine.submit_saved(reader, None) {
+        Ok(reader) => match engine.submit_saved(reader, &no_salt(), None) {
             Err(error) => error.to_string(),
             Ok(handle) => {
                 let outcome = collect(&handle);
@@ -126,8 +130,8 @@ fn a_full_disk_ends_the_request_alone() {
     let engine = start(Mock::default());
     let running = engine.submit(Request { max_tokens: Some(300), ..request(&[1]) }).unwrap();
     let writer = StateWriter::new(Full(700), &IDENTITY, &ids()).unwrap();
-    let outcome = collect(&engine.submit_state(ids(), Some(writer), None).unwrap());
+    let outcome = collect(&engine.submit_state(ids(), Some(writer), &no_salt(), None).unwrap());
     assert!(matches!(outcome.failure, Some(Failure::State(StateError::Io(_)))));
     assert_eq!(collect(&running).ids().len(), 300);
-    assert_eq!(engine.submit_state(vec![], None, None).unwrap_err(), SubmitError::EmptyPrompt);
+    assert_eq!(engine.submit_state(vec![], None, &no_salt(), None).unwrap_err(), SubmitError::EmptyPrompt);
 }

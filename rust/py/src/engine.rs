@@ -11,6 +11,7 @@ use crate::tokenizer::{Tokenizer, ids};
 use crate::waker::Waker;
 use fastllm_engine::{self as engine, EngineOptions, ModelDecoder, StateReader, StateWriter};
 use fastllm_gguf::open_regular;
+use fastllm_model::config::Config;
 use fastllm_model::identity;
 use fastllm_text::tokenizer;
 use pyo3::prelude::*;
@@ -47,7 +48,7 @@ pub struct Engine {
     tokenizer: Arc<tokenizer::Tokenizer>,
     end_of_generation: Arc<[u32]>,
     vocab_size: usize,
-    model: Arc<fastllm_model::Model>,
+    config: Config,
 }
 
 #[pymethods]
@@ -74,7 +75,7 @@ impl Engine {
             end_of_generation: tokenizer.end_of_generation().into(),
             vocab_size: model.inner.config().vocab_size,
             tokenizer,
-            model: Arc::clone(&model.inner),
+            config: model.inner.config().clone(),
         })
     }
 
@@ -104,6 +105,7 @@ impl Engine {
             max_tokens: sampling.max_tokens,
             timeout: sampling.timeout,
             priority: sampling.priority,
+            cache_salt: Arc::clone(&sampling.cache_salt),
             end_of_generation: Arc::clone(&self.end_of_generation),
             constraint,
             skip_ahead,
@@ -113,28 +115,29 @@ impl Engine {
         Ok(Request::new(handle, Arc::clone(engine)))
     }
 
-    /// Computes the state after `ids`, keeps it, and writes it to `path` if there is one; `file` is that of the model.
-    fn save_state(&self, ids: &Bound<'_, PyAny>, path: Option<PathBuf>, file: &File) -> PyResult<()> {
+    /// Computes the state after `ids`, keeps it for requests with this salt, and writes it to `path` if there is one; `file` is that of
+    /// the model.
+    fn save_state(&self, ids: &Bound<'_, PyAny>, path: Option<PathBuf>, file: &File, cache_salt: &str) -> PyResult<()> {
         let py = ids.py();
         let (engine, ids) = (self.inner.get(py)?, self::ids(ids)?);
         let writer = path.map(|path| {
-            let identity = py.detach(|| identity(&file.file, self.model.config())).or_raise(py)?;
+            let identity = py.detach(|| identity(&file.file, &self.config)).or_raise(py)?;
             let created = std::fs::File::create_new(&path).map_err(|error| errors::os_error(py, &path, &error, &error.to_string()))?;
             StateWriter::new(BufWriter::new(created), &identity, &ids).or_raise(py)
         });
         let writer = writer.transpose()?;
-        let handle = engine.submit_state(ids, writer, None).or_raise(py)?;
+        let handle = engine.submit_state(ids, writer, &cache_salt.into(), None).or_raise(py)?;
         Request::new(handle, Arc::clone(engine)).finish(py)
     }
 
-    /// Reads the state in `path` and keeps it; its tokens.
-    fn restore_state(&self, py: Python<'_>, path: PathBuf, file: &File) -> PyResult<Vec<u32>> {
+    /// Reads the state in `path` and keeps it for requests with this salt; its tokens.
+    fn restore_state(&self, py: Python<'_>, path: PathBuf, file: &File, cache_salt: &str) -> PyResult<Vec<u32>> {
         let engine = self.inner.get(py)?;
-        let identity = py.detach(|| identity(&file.file, self.model.config())).or_raise(py)?;
+        let identity = py.detach(|| identity(&file.file, &self.config)).or_raise(py)?;
         let (opened, len) = open_regular(path).or_raise(py)?;
         let reader = StateReader::new(BufReader::new(opened), len, &identity).or_raise(py)?;
         let tokens = reader.tokens().to_vec();
-        let handle = engine.submit_saved(reader, None).or_raise(py)?;
+        let handle = engine.submit_saved(reader, &cache_salt.into(), None).or_raise(py)?;
         Request::new(handle, Arc::clone(engine)).finish(py)?;
         Ok(tokens)
     }
@@ -171,7 +174,7 @@ impl Engine {
         Ok((stats.running, stats.waiting, computed, cached, bytes, stats.drafted_tokens, stats.accepted_tokens))
     }
 
-    /// Ends all requests and threads, and frees the KV cache.
+    /// Ends all requests and waits for the threads; frees the KV cache, and the weights unless something else holds them.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let engine = self.inner.get(py)?;
         py.detach(|| engine.shutdown());

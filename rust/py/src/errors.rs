@@ -64,6 +64,11 @@ pub fn closed(py: Python<'_>) -> PyErr {
     raise(py, "CancelledError", "the model was closed")
 }
 
+/// Says that a call was given up before it began.
+pub fn cancelled(py: Python<'_>) -> PyErr {
+    raise(py, "CancelledError", "nobody waits for this any more")
+}
+
 /// Says that an object came from another process.
 pub fn forked(py: Python<'_>, owner: u32) -> PyErr {
     let message = format!("the model was loaded in process {owner}, before this process was forked: load it after the fork instead");
@@ -153,7 +158,8 @@ impl IntoPyErr for tokenizer::Error {
 
 impl IntoPyErr for chat::TemplateError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
-        raise(py, "TemplateError", self)
+        let class = if matches!(self, chat::TemplateError::Thread(_)) { "OutOfMemoryError" } else { "TemplateError" };
+        raise(py, class, self)
     }
 }
 

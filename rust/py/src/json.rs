@@ -1,11 +1,22 @@
-//! Python objects become JSON values, for templates.
-use pyo3::exceptions::{PyTypeError, PyValueError};
+//! Python objects become JSON values, for templates; and JSON texts are checked.
+use fastllm_text::json::{JsonError, JsonLimits, check};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde_json::{Map, Number, Value};
 
 /// Deepest nesting: beyond it, a template would refuse the value anyway.
 const MOST_DEPTH: usize = 128;
+
+/// Checks an untrusted JSON text before anything is built from it, without the interpreter; a `ValueError` says what is wrong.
+#[pyfunction]
+pub fn check_json(py: Python<'_>, text: &[u8], depth: usize, values: usize, objects: usize) -> PyResult<()> {
+    let checked = py.detach(|| check(text, JsonLimits { depth, values, objects }));
+    checked.map_err(|error| match error {
+        JsonError::Memory => PyMemoryError::new_err(error.to_string()),
+        _ => PyValueError::new_err(error.to_string()),
+    })
+}
 
 /// `None`, `bool`, `int`, `float`, `str`, lists, tuples and dicts with `str` keys, in their order.
 pub fn from_python(object: &Bound<'_, PyAny>) -> PyResult<Value> {

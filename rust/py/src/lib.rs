@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod cache;
+mod cancellation;
 mod chat;
 mod decoder;
 mod engine;
@@ -29,6 +30,8 @@ mod _native {
     #[pymodule_export]
     use crate::cache::{cache_clear, cache_folder, cache_list, cache_verify};
     #[pymodule_export]
+    use crate::cancellation::Cancellation;
+    #[pymodule_export]
     use crate::chat::ChatTemplate;
     #[pymodule_export]
     use crate::decoder::Decoder;
@@ -38,6 +41,8 @@ mod _native {
     use crate::file::File;
     #[pymodule_export]
     use crate::grammar::{Grammar, Grammars};
+    #[pymodule_export]
+    use crate::json::check_json;
     #[pymodule_export]
     use crate::model::{Model, available_isas, cache_types, default_threads};
     #[pymodule_export]

@@ -4,6 +4,7 @@ use fastllm_engine::StopParams;
 use fastllm_engine::sampling::SamplingParams;
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of a request, all of them in range.
@@ -15,6 +16,7 @@ pub struct Sampling {
     pub(crate) prompt_logprobs: Option<u32>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: i32,
+    pub(crate) cache_salt: Arc<str>,
 }
 
 #[pymethods]
@@ -23,7 +25,7 @@ impl Sampling {
     #[pyo3(signature = (*, max_tokens, temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty,
         frequency_penalty, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, dry_sequence_breakers, xtc_probability,
         xtc_threshold, mirostat, mirostat_tau, mirostat_eta, seed, stop, stop_token_ids, ignore_eos, logit_bias, logprobs, prompt_logprobs, timeout,
-        priority))]
+        priority, cache_salt))]
     fn new(
         py: Python<'_>,
         max_tokens: Option<u32>,
@@ -54,6 +56,7 @@ impl Sampling {
         prompt_logprobs: Option<u32>,
         timeout: Option<f64>,
         priority: i32,
+        cache_salt: &str,
     ) -> PyResult<Sampling> {
         let params = SamplingParams {
             temperature,
@@ -85,6 +88,7 @@ impl Sampling {
             let duration = Duration::try_from_secs_f64(s).ok().filter(|d| !d.is_zero());
             duration.ok_or_else(|| errors::parameter(py, format!("timeout = {s} is not allowed: seconds above 0")))
         };
-        Ok(Sampling { params, stop, max_tokens, prompt_logprobs, timeout: timeout.map(seconds).transpose()?, priority })
+        let (timeout, cache_salt) = (timeout.map(seconds).transpose()?, cache_salt.into());
+        Ok(Sampling { params, stop, max_tokens, prompt_logprobs, timeout, priority, cache_salt })
     }
 }

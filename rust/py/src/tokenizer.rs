@@ -1,4 +1,5 @@
 //! `Tokenizer`: text to ids and back.
+use crate::cancellation;
 use crate::errors::{self, OrRaise};
 use crate::file::File;
 use fastllm_text::tokenizer::{self, EncodeOptions};
@@ -7,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyMemoryView, PySet, PyString};
 use std::ffi::CString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a computation goes on between two looks for signals.
@@ -18,8 +20,9 @@ pub struct Tokenizer {
     pub(crate) inner: Arc<tokenizer::Tokenizer>,
 }
 
-/// Calls `check_signals` at most once per slice; remembers what it raised.
+/// Calls `check_signals` at most once per slice, and remembers what it raised; looks at the flag of the call, if it has one.
 pub struct SignalCheck {
+    cancelled: Option<Arc<AtomicBool>>,
     last: Instant,
     raised: Option<PyErr>,
 }
@@ -27,7 +30,7 @@ pub struct SignalCheck {
 impl SignalCheck {
     /// The first look is one slice from now.
     pub fn new() -> Self {
-        SignalCheck { last: Instant::now(), raised: None }
+        SignalCheck { cancelled: cancellation::current(), last: Instant::now(), raised: None }
     }
 
     /// Whether to go on. For code that runs detached from the interpreter.
@@ -36,7 +39,7 @@ impl SignalCheck {
             self.raised = Python::try_attach(|py| py.check_signals().err()).unwrap_or_else(|| Some(errors::exiting()));
             self.last = Instant::now();
         }
-        self.raised.is_none()
+        self.raised.is_none() && !self.cancelled.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
     /// What a signal handler raised.

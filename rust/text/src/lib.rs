@@ -1,6 +1,7 @@
-//! Text in, text out: tokenizers, chat templates and tool calls. Knows text and ids, no model.
+//! Text in, text out: tokenizers, chat templates, tool calls and untrusted JSON. Knows text and ids, no model.
 #![forbid(unsafe_code)]
 
 pub mod chat;
+pub mod json;
 pub mod tokenizer;
 pub mod tools;

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
 import fastllm
-from fastllm.server.errors import ApiError
+from fastllm.background import in_thread
+from fastllm.server.answer import attend
+from fastllm.server.errors import ApiError, from_validation
 
 if TYPE_CHECKING:
     from fastllm.model import Model
@@ -88,22 +90,44 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 
 
 class _Parsed(Request):
-    """A request whose body was read and parsed before."""
+    """A request whose body was read, parsed and validated before."""
+
+    async def body(self) -> bytes:
+        return b"{}"  # that there was a body is enough
 
     async def json(self) -> Any:
-        return self.scope["fastllm.json"]
+        return self.scope.pop("fastllm.body")
 
 
 class _Route(APIRoute):
-    """Hands over the value that the guard parsed."""
+    """Validates the value that the guard parsed, a large one beside the event loop, and ends when the client leaves."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
+        model = get_type_hints(self.endpoint).get("body")
+        if model is None:
+            return handler
 
-        async def handle(request: Request) -> Response:
+        async def work(request: Request) -> Response:
+            holder = [request.scope.pop("fastllm.json")]
+            large = request.scope["fastllm.large"]
+            body = await in_thread(_validate, model, holder) if large else _validate(model, holder)
+            request.scope["fastllm.body"] = body
             return await handler(_Parsed(request.scope, request.receive))
 
+        async def handle(request: Request) -> Response:
+            return await attend(service_of(request), request.receive, work(request))
+
         return handle
+
+
+def _validate(model: type[BaseModel], holder: list[Any]) -> BaseModel:
+    value = holder.pop()
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        raise from_validation(problems, value) from None
 
 
 def new_router(tag: str) -> APIRouter:

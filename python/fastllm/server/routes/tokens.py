@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import Request
 from starlette.responses import Response
 
+from fastllm.background import in_thread
 from fastllm.errors import ParameterError
 from fastllm.server.answer import json_response
 from fastllm.server.errors import ApiError
@@ -47,7 +48,7 @@ async def _text_ids(model: Model, body: TokenizeRequest) -> list[int]:
     if wrong is not None:
         raise ApiError(400, "add_special_tokens belongs to prompt, add_special to content", param=wrong)
     parse = body.parse_special is not False
-    return await asyncio.to_thread(model.tokenizer.encode, text, add_special=special, parse_special=parse)
+    return await in_thread(partial(model.tokenizer.encode, text, add_special=special, parse_special=parse))
 
 
 async def _chat_ids(model: Model, body: TokenizeRequest) -> list[int]:
@@ -63,7 +64,7 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """The text of tokens, with U+FFFD for bytes that are no text."""
     _, _, model = found(request, body.model)
     try:
-        text = await asyncio.to_thread(model.tokenizer.decode, body.tokens, skip_special=False)
+        text = await in_thread(partial(model.tokenizer.decode, body.tokens, skip_special=False))
     except ParameterError as error:
         raise ApiError(400, str(error), param="tokens", code="invalid_value") from error
     return json_response({"prompt": text, "content": text})

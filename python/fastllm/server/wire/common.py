@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError
 
 __all__ = [
+    "MAX_IDS",
+    "MAX_ITEMS",
     "U64",
     "Body",
     "Extensions",
@@ -36,10 +39,45 @@ TokenId = Annotated[Integer, Field(ge=0, lt=2**32)]
 StopStrings = Text | Annotated[list[Text], Field(max_length=64)]
 
 
+# Items of a list and entries of a dict, where the field does not say otherwise; token ids of a list of them.
+MAX_ITEMS = 16_384
+MAX_IDS = 1 << 20
+# Fields of an object, known or not.
+_MAX_FIELDS = 256
+
+
+def _bound(schema: Any) -> None:
+    if isinstance(schema, dict):
+        # In a dict of fields, "type" may be the name of one.
+        if schema.get("type") in ("list", "dict"):
+            schema.setdefault("max_length", MAX_ITEMS)
+            schema["fail_fast"] = True
+        for item in schema.values():
+            _bound(item)
+    elif isinstance(schema, (list, tuple)):
+        for item in schema:
+            _bound(item)
+
+
 class Wire(BaseModel):
-    """An object of a request: no conversions, no unknown fields."""
+    """An object of a request: no conversions, no unknown fields, and limits on all lists and dicts."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Bounds every list and dict of the fields, and lets it stop at its first error."""
+        schema = handler(source)
+        _bound(schema)
+        return schema
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        # Each unknown field would be an error of its own.
+        if isinstance(value, dict) and len(value) > _MAX_FIELDS:
+            raise PydanticCustomError("too_many_fields", "an object has at most 256 fields")
+        return value
 
 
 class Body(Wire):
@@ -76,6 +114,9 @@ class Extensions(Body):
     )
     ignore_eos: bool | None = Field(None, description="Go on after the end of the text")
     regex: Text | None = Field(None, description="A regular expression that the output matches")
+    cache_salt: Name | None = Field(
+        None, description="Share computed prompt prefixes only with requests of this salt (and key)"
+    )
     grammar: Annotated[str, Field(min_length=1, max_length=1 << 18)] | None = Field(
         None, description="A grammar that the output follows"
     )

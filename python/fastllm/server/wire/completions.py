@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fastllm.server.wire.chat import FunctionTool, Message, Metadata
-from fastllm.server.wire.common import Body, Integer, StreamOptions, TokenId
+from fastllm.server.wire.common import MAX_IDS, Body, Integer, StreamOptions, TokenId
 from fastllm.server.wire.compat import Compatible, MaxTokens
 
 __all__ = ["CompletionRequest", "DetokenizeRequest", "EmbeddingRequest", "TokenizeRequest"]
 
-Ids = Annotated[list[TokenId], Field(min_length=1)]
+Ids = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_IDS)]
 Prompt = (
     str
     | Annotated[list[str], Field(min_length=1, max_length=128)]
@@ -77,4 +77,4 @@ class DetokenizeRequest(Body):
     """Tokens to turn into text."""
 
     model: str | None = Field(None, description="Default: the first model")
-    tokens: list[TokenId]
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_IDS)]

@@ -3,6 +3,7 @@
 //! A request forks the sequence, kept or running, that shares most with its prompt. Of several with the same beginning that come at once
 //! the first reads it, and the others wait until they can fork that one.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastllm_model::batch::SequenceId;
@@ -55,9 +56,10 @@ impl<D: Decoder> Scheduler<D> {
         // The last token of the prompt is computed in any case: its logits are wanted.
         let Some((_, prompt)) = running[index].prompt().split_last() else { return Beginning::Empty };
         let forkable = |sequence, most| decoder.forkable(sequence, most);
-        let found = prefixes.find(prompt, forkable);
+        let salt = &running[index].task.salt;
+        let found = prefixes.find(salt, prompt, forkable);
         let (mut best, mut later) = (found.fork, (0, index));
-        for (i, other) in running.iter().enumerate().filter(|(_, other)| other.begun) {
+        for (i, other) in running.iter().enumerate().filter(|(_, other)| other.begun && other.task.salt == *salt) {
             let common = common_prefix(other.prompt(), prompt);
             let len = forkable(other.sequence, common_prefix(other.in_cache(), prompt));
             if len > best.map_or(0, |(_, len)| len) {
@@ -91,20 +93,20 @@ impl<D: Decoder> Scheduler<D> {
             if running.split.take_if(|split| *split <= len).is_none() && len != running.prompt().len() || !running.may_come_back() {
                 continue;
             }
-            let (tokens, sequence) = (running.in_cache().into(), running.sequence);
+            let (tokens, sequence, salt) = (running.in_cache().into(), running.sequence, Arc::clone(&running.task.salt));
             // Without memory for it the next request computes it again.
             if let Ok(fork) = self.decoder.fork(sequence, len) {
-                self.keep(tokens, fork);
+                self.keep(&salt, tokens, fork);
             }
         }
     }
 
-    /// Keeps a sequence for requests that begin alike, or closes it.
-    pub(super) fn keep(&mut self, tokens: Box<[u32]>, sequence: SequenceId) {
+    /// Keeps a sequence for requests of the same salt that begin alike, or closes it.
+    pub(super) fn keep(&mut self, salt: &Arc<str>, tokens: Box<[u32]>, sequence: SequenceId) {
         if self.limits.cache_bytes == 0 {
             return self.decoder.close(sequence);
         }
-        for unused in self.prefixes.insert(tokens, sequence, |sequence, most| self.decoder.forkable(sequence, most)) {
+        for unused in self.prefixes.insert(salt, tokens, sequence, |sequence, most| self.decoder.forkable(sequence, most)) {
             self.decoder.close(unused);
         }
     }

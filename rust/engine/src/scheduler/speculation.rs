@@ -79,7 +79,7 @@ impl<D: Decoder> Scheduler<D> {
         let mut ready = Vec::new();
         for (i, _) in chances {
             let task = &running[parts[i].index].task;
-            if drafter.read(task.ticket.id(), &task.tokens, cancel)? {
+            if drafter.read(task.ticket.id(), &task.salt, &task.tokens, cancel)? {
                 ready.push(i);
             }
         }

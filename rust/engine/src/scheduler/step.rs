@@ -157,7 +157,7 @@ impl<D: Decoder> Scheduler<D> {
             drafter.end(running.task.ticket.id());
         }
         if outcome.is_ok() && running.may_come_back() {
-            self.keep(running.in_cache().into(), running.sequence);
+            self.keep(&running.task.salt, running.in_cache().into(), running.sequence);
         } else {
             self.decoder.close(running.sequence);
         }

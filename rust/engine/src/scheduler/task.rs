@@ -160,6 +160,8 @@ pub(crate) struct Task {
     pub(crate) ticket: Arc<Ticket>,
     /// Higher ones are served first.
     pub(crate) priority: i32,
+    /// Whose prompts may share their computed prefixes with it.
+    pub(crate) salt: Arc<str>,
     /// The prompt; while it runs also the tokens that were made and are to be fed back.
     pub(crate) tokens: Vec<u32>,
     pub(crate) work: Work,

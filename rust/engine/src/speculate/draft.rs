@@ -1,6 +1,7 @@
 //! A small model with the same vocabulary guesses what the large one will choose.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -32,6 +33,8 @@ pub(crate) struct Drafter<D: Decoder> {
 struct Text {
     sequence: SequenceId,
     tokens: Vec<u32>,
+    /// Of the request: texts of other salts are not continued.
+    salt: Arc<str>,
 }
 
 /// A text that is to be continued, and by how many tokens.
@@ -52,8 +55,8 @@ impl<D: Decoder> Drafter<D> {
     }
 
     /// Reads a part of `tokens`, unless all but the last token were read; whether that is so now.
-    pub(crate) fn read(&mut self, id: u64, tokens: &[u32], cancel: &AtomicBool) -> Result<bool, Failure> {
-        self.align(id, tokens)?;
+    pub(crate) fn read(&mut self, id: u64, salt: &Arc<str>, tokens: &[u32], cancel: &AtomicBool) -> Result<bool, Failure> {
+        self.align(id, salt, tokens)?;
         let Some(text) = self.texts.get_mut(&id) else { return Ok(false) };
         let missing = &tokens[text.tokens.len()..];
         if missing.len() > 1 {
@@ -115,11 +118,11 @@ impl<D: Decoder> Drafter<D> {
     }
 
     /// Makes what was read of a text a beginning of all but the last of `tokens`.
-    fn align(&mut self, id: u64, tokens: &[u32]) -> Result<(), Failure> {
+    fn align(&mut self, id: u64, salt: &Arc<str>, tokens: &[u32]) -> Result<(), Failure> {
         let known = &tokens[..tokens.len().saturating_sub(1)];
         let mut text = match self.texts.remove(&id) {
             Some(text) => text,
-            None => self.begin(known)?,
+            None => self.begin(salt, known)?,
         };
         let common = common_prefix(&text.tokens, known);
         if common < text.tokens.len() {
@@ -127,19 +130,20 @@ impl<D: Decoder> Drafter<D> {
                 text.tokens.truncate(common);
             } else {
                 self.decoder.close(text.sequence);
-                text = Text { sequence: self.decoder.open()?, tokens: Vec::new() };
+                text = Text { sequence: self.decoder.open()?, tokens: Vec::new(), salt: Arc::clone(salt) };
             }
         }
         self.texts.insert(id, text);
         Ok(())
     }
 
-    /// The ended text that shares most with `tokens`, or an empty one.
-    fn begin(&mut self, tokens: &[u32]) -> Result<Text, Failure> {
-        let shared = self.ended.iter().enumerate().map(|(i, text)| (common_prefix(&text.tokens, tokens), i)).max();
+    /// The ended text of the same salt that shares most with `tokens`, or an empty one.
+    fn begin(&mut self, salt: &Arc<str>, tokens: &[u32]) -> Result<Text, Failure> {
+        let ended = self.ended.iter().enumerate().filter(|(_, text)| text.salt == *salt);
+        let shared = ended.map(|(i, text)| (common_prefix(&text.tokens, tokens), i)).max();
         match shared {
             Some((common, i)) if 2 * common > self.ended[i].tokens.len() => Ok(self.ended.remove(i)),
-            _ => Ok(Text { sequence: self.decoder.open()?, tokens: Vec::new() }),
+            _ => Ok(Text { sequence: self.decoder.open()?, tokens: Vec::new(), salt: Arc::clone(salt) }),
         }
     }
 }

@@ -40,7 +40,10 @@ pub enum TemplateError {
         /// Line of the template.
         line: Option<usize>,
     },
-    /// The thread on which templates run could not be started, or the interpreter failed in a way that is not the template's fault.
+    /// The thread on which templates run could not be started: memory or threads are short.
+    #[error("the chat template has no thread to run on: {0}")]
+    Thread(String),
+    /// The interpreter failed in a way that is not the template's fault.
     #[error("chat template: {0}")]
     Internal(String),
 }

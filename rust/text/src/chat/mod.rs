@@ -164,7 +164,7 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, TemplateError> + Sen
         || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TemplateError::Internal("the interpreter panicked".into())));
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat-template".into()).stack_size(STACK).spawn_scoped(scope, guarded);
-        let thread = thread.map_err(|error| TemplateError::Internal(format!("no thread to run on: {error}")))?;
+        let thread = thread.map_err(|error| TemplateError::Thread(error.to_string()))?;
         thread.join().unwrap_or_else(|_| Err(TemplateError::Internal("the interpreter panicked".into())))
     })
 }

@@ -237,7 +237,10 @@ impl<'a> Encoder<'a> {
     /// Merges `symbols` and appends the ids.
     fn merge(&mut self) -> Result<(), Error> {
         let Tokenizer { model, vocab, .. } = self.tokenizer;
-        model.merges.apply(&mut self.symbols, &mut self.scratch)?;
+        let (go_on, len) = (&mut *self.go_on, self.ids.len());
+        if !model.merges.apply(&mut self.symbols, &mut self.scratch, &mut || go_on(len))? {
+            return Err(Error::Cancelled);
+        }
         self.ids.try_reserve(self.symbols.len())?;
         for i in 0..self.symbols.len() {
             let symbol = self.symbols[i];

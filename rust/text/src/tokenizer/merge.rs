@@ -11,6 +11,8 @@ const SHORT: usize = 48;
 /// The rank of a pair that does not merge.
 const NEVER: Pair = Pair { rank: u32::MAX, merged: u32::MAX };
 const END: u32 = u32::MAX;
+/// Candidates of a long piece between two questions whether to go on.
+const CHECK_EVERY: u32 = 1 << 13;
 
 /// What two adjacent symbols become, and how early.
 #[derive(Clone, Copy, Debug)]
@@ -53,18 +55,19 @@ impl Merges {
         self.pairs.get(&key(left, right)).copied().unwrap_or(NEVER)
     }
 
-    /// Merges `symbols` in place: at most `u32::MAX - 1` of them, in O(n log n).
+    /// Merges `symbols` in place: at most `u32::MAX - 1` of them, in O(n log n). A long piece asks `go_on` every few thousand merges
+    /// whether to continue; false once that said no, and then `symbols` mean nothing.
     ///
     /// # Errors
     /// There is no memory: about 30 bytes for each symbol.
-    pub fn apply(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) -> Result<(), TryReserveError> {
+    pub fn apply(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch, go_on: &mut dyn FnMut() -> bool) -> Result<bool, TryReserveError> {
         match symbols.len() {
-            0 | 1 => Ok(()),
+            0 | 1 => Ok(true),
             2..=SHORT => {
                 self.apply_short(symbols, &mut scratch.pairs);
-                Ok(())
+                Ok(true)
             }
-            _ => self.apply_long(symbols, scratch),
+            _ => self.apply_long(symbols, scratch, go_on),
         }
     }
 
@@ -97,7 +100,7 @@ impl Merges {
 
     /// A linked list over the symbols and a heap of (rank, position). Entries are never removed from the heap: one whose pair has
     /// changed no longer has the rank that `pairs` holds for its position, and is passed over.
-    fn apply_long(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) -> Result<(), TryReserveError> {
+    fn apply_long(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch, go_on: &mut dyn FnMut() -> bool) -> Result<bool, TryReserveError> {
         let Scratch { pairs, next, previous, queue } = scratch;
         let n = symbols.len();
         assert!(n < END as usize, "positions are 32 bits");
@@ -117,7 +120,16 @@ impl Merges {
         queue.clear();
         queue.try_reserve(n)?;
         queue.extend((0..n).filter(|&i| pairs[i].rank != NEVER.rank).map(|i| entry(pairs[i].rank, i as u32)));
+        let mut until_check = CHECK_EVERY;
         while let Some(Reverse(top)) = queue.pop() {
+            until_check -= 1;
+            if until_check == 0 {
+                until_check = CHECK_EVERY;
+                if !go_on() {
+                    *scratch = Scratch::default();
+                    return Ok(false);
+                }
+            }
             // A merge makes at most two new pairs.
             queue.try_reserve(2)?;
             let (rank, at) = ((top >> 32) as u32, top as u32);
@@ -159,7 +171,7 @@ impl Merges {
         if n > 1 << 20 {
             *scratch = Scratch::default();
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -193,11 +205,11 @@ mod tests {
             let expected = reference(&rules, &symbols);
             let mut scratch = Scratch::default();
             let mut short = symbols.clone();
-            prop_assert_eq!(merges.apply(&mut short, &mut scratch), Ok(()));
+            prop_assert_eq!(merges.apply(&mut short, &mut scratch, &mut || true), Ok(true));
             prop_assert_eq!(&short, &expected);
             if symbols.len() > 1 {
                 let mut long = symbols;
-                prop_assert_eq!(merges.apply_long(&mut long, &mut scratch), Ok(()));
+                prop_assert_eq!(merges.apply_long(&mut long, &mut scratch, &mut || true), Ok(true));
                 prop_assert_eq!(&long, &expected);
             }
         }

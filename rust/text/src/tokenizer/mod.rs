@@ -100,7 +100,7 @@ impl Tokenizer {
         self.encode_while(text, options, |_| true)
     }
 
-    /// As [`encode`](Self::encode), asking `go_on` every few thousand pieces whether to continue; it is given the number of ids so
+    /// As [`encode`](Self::encode), asking `go_on` every few thousand pieces or merges whether to continue; it is given the number of ids so
     /// far. This is how to cancel, and how to stop at text that is too long anyway.
     ///
     /// # Errors

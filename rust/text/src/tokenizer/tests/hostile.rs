@@ -205,6 +205,22 @@ fn cancelling_ends_the_work() {
     assert!(seen < 50_000, "{seen}");
 }
 
+#[test]
+fn cancelling_ends_the_work_within_one_long_piece() {
+    let letters: Vec<String> = (0..=255).map(|byte| char_of(byte).to_string()).collect();
+    let mut tokens: Vec<&str> = letters.iter().map(String::as_str).collect();
+    tokens.extend(["aa", "aaaa"]);
+    let tokenizer = File::bpe(&tokens, &["a a", "aa aa"]).load().expect("loads");
+    let text = "a".repeat(400_000);
+    let mut asked = 0;
+    let result = tokenizer.encode_while(&text, PLAIN, |_| {
+        asked += 1;
+        asked < 3
+    });
+    assert_eq!((result, asked), (Err(Error::Cancelled), 3));
+    assert_eq!(tokenizer.encode(&text, PLAIN), Ok(vec![257; 100_000]));
+}
+
 /// Short texts over few characters, so that random vocabularies, merges and texts have to do with each other.
 fn scrap() -> impl Strategy<Value = String> {
     let characters = ["a", "b", " ", "▁", "Ġ", "é", "Ã", "<", "\n", "Ċ", "<0x61>", "<0xZZ>", "<s>", "中", "\u{301}"];
