@@ -535,3 +535,38 @@ def test_parquet_without_pyarrow(model, files, monkeypatch):
         run_batch(model, source, target.with_suffix(".parquet"))
     with pytest.raises(BatchFileError, match=r"fastllm\[parquet\]"):
         list(parquet.rows(source))
+
+
+def test_a_last_message_of_the_assistant(model, files):
+    source, target = files
+    begun = [*FRANCE, {"role": "assistant", "content": "The capital of"}]
+    write(
+        source,
+        [
+            chat("continued", messages=begun, continue_final_message=True, max_tokens=12),
+            chat("opened", messages=begun, add_generation_prompt=True, max_tokens=12),
+            chat("refused", messages=begun),
+            chat("both", messages=begun, add_generation_prompt=True, continue_final_message=True),
+            chat("wrong", messages=begun, continue_final_message="yes"),
+        ],
+    )
+    run_batch(model, source, target)
+    answers = read(target)
+    text = {
+        name: answers[name]["response"]["body"]["choices"][0]["message"]["content"] for name in ("continued", "opened")
+    }
+    greedy = {"temperature": 0, "max_tokens": 12}
+    assert text["continued"] == model.chat(begun, continue_final_message=True, **greedy).content
+    assert text["opened"] == model.chat(begun, continue_final_message=False, **greedy).content
+    messages = {name: answers[name]["response"]["body"]["error"]["message"] for name in ("refused", "both", "wrong")}
+    assert "continue_final_message = true continues it" in messages["refused"]
+    assert "cannot both be true" in messages["both"]
+    assert "true or false" in messages["wrong"]
+
+
+def test_chats_of_a_batch_have_the_sampling_of_conversations(model, files):
+    source, target = files
+    write(source, [{"custom_id": "a", "messages": FRANCE, "seed": 3, "max_tokens": 12}])
+    run_batch(model, source, target)
+    answer = read(target)["a"]["response"]["body"]["choices"][0]["message"]["content"]
+    assert answer == model.chat(FRANCE, seed=3, max_tokens=12).content

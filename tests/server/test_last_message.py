@@ -1,8 +1,13 @@
 """A last message of the assistant: continued where it is asked for, refused otherwise."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+
+import fastllm
+from fastllm.server.inprocess import http_client
+from fastllm.server.routes.messages import _thinking
 
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
 BEGUN = [QUESTION, {"role": "assistant", "content": "The capital of"}]
@@ -82,3 +87,31 @@ def test_anthropic_calls_without_results_are_refused(server):
     status, answer = server.post("/v1/messages", body)
     assert status == 400
     assert "tool calls" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("template", "type_", "expected"),
+    [
+        ("{{ enable_thinking }}<think>", "disabled", ({"enable_thinking": False}, None)),
+        ("{{ thinking }}<think>", "disabled", ({"thinking": False}, None)),
+        ("{{ thinking }}<think>", "adaptive", ({"thinking": True}, None)),
+        # Thinking that cannot be turned off is ended at once.
+        ("<think>", "disabled", ({}, 0)),
+        ("<think>", "adaptive", ({}, None)),
+        # A model without reasoning does not think anyway.
+        ("{{ messages }}", "disabled", ({}, None)),
+    ],
+)
+def test_thinking_is_what_the_template_knows(template, type_, expected):
+    model = SimpleNamespace(chat_template=fastllm.ChatTemplate(template))
+    assert _thinking(model, SimpleNamespace(thinking=SimpleNamespace(type=type_))) == expected
+
+
+def test_thinking_is_accepted_of_every_model(smollm2_path):
+    httpx = pytest.importorskip("httpx")
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    body = {"model": "m", "max_tokens": 4, "thinking": thinking, "messages": [QUESTION]}
+    with fastllm.Model(smollm2_path) as model, http_client({"m": model}, httpx.Client) as client:
+        answer = client.post("http://fastllm/v1/messages", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["content"][0]["type"] == "text"

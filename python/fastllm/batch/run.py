@@ -100,7 +100,7 @@ def run_batch(
         source: Requests, `.parquet` or else JSON lines.
         target: Answers, `.parquet` or `.jsonl`. A Parquet file appears at the end; until then the answers are in a file
             of JSON lines beside it.
-        params: Options of requests that do not set them; None: the defaults.
+        params: Options of requests that do not set them; None: those of the model, as in `generate` and `chat`.
         window: Requests in flight, 1 to 256.
         model_name: What requests must call the model, where they name one; None: its file's name without `.gguf`.
         parse_special: Whether the texts of control tokens in text prompts become these tokens, as in `Model.generate`,
@@ -115,6 +115,9 @@ def run_batch(
         ParameterError, TypeError: An option is wrong.
     """
     resolved = SamplingParams.resolve("run_batch", params, options)
+    defaults = model.default_sampling, model.default_chat_sampling
+    given = [options if params is not None else {**default, **options} for default in defaults]
+    texts, chats = (SamplingParams.resolve("run_batch", params, one) for one in given)
     special = _flag("parse_special", parse_special)
     if not 1 <= operator.index(window) <= _LARGEST_WINDOW:
         raise ParameterError(f"window = {window} is not allowed: 1 to {_LARGEST_WINDOW}")
@@ -132,7 +135,14 @@ def run_batch(
 
         def answer_into(journal: Journal) -> BatchReport:
             run = _Run(
-                model, resolved, name=name, parse_special=special, requests=requests, journal=journal, settings=settings
+                model,
+                texts,
+                chats,
+                name=name,
+                parse_special=special,
+                requests=requests,
+                journal=journal,
+                settings=settings,
             )
             return run.run(window, progress, start)
 
@@ -159,7 +169,8 @@ class _Run:
     def __init__(
         self,
         model: Model,
-        params: SamplingParams,
+        texts: SamplingParams,
+        chats: SamplingParams,
         *,
         name: str,
         parse_special: bool,
@@ -168,7 +179,8 @@ class _Run:
         settings: str,
     ) -> None:
         self._model = model
-        self._params = params
+        self._texts = texts
+        self._chats = chats
         self._name = name
         self._parse_special = parse_special
         self._requests = requests
@@ -242,14 +254,16 @@ class _Run:
 
     async def _call(self, call: Call, slots: asyncio.Semaphore) -> list[ChatReply | Generation]:
         ask: Any = self._model.achat
+        params = self._chats
         if call.endpoint == COMPLETIONS:
+            params = self._texts
             ask = functools.partial(self._model.agenerate, parse_special=self._parse_special)
 
         async def one(value: Any, keywords: dict[str, Any]) -> ChatReply | Generation:
             async with slots:
                 while True:
                     try:
-                        result: ChatReply | Generation = await ask(value, self._params, **keywords)
+                        result: ChatReply | Generation = await ask(value, params, **keywords)
                     except BusyError:  # noqa: PERF203 - seldom
                         await asyncio.sleep(_BUSY)
                     else:

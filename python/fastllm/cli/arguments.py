@@ -91,11 +91,6 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         group.add_argument("--" + name.replace("_", "-"), metavar="TEXT", default=argparse.SUPPRESS, help=help_)
 
 
-def sampling(options: argparse.Namespace) -> SamplingParams:
-    """The sampling options."""
-    return SamplingParams(**given_sampling(options))
-
-
 def given_sampling(options: argparse.Namespace) -> dict[str, Any]:
     """The sampling options that were given, checked."""
     given: dict[str, Any] = {name: getattr(options, name) for name, _, _ in _SAMPLING if hasattr(options, name)}

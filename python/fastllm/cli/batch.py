@@ -38,18 +38,18 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
-    params = arguments.sampling(options)
+    chosen = arguments.given_sampling(options)
     model = arguments.load(options.model, options)
     with Bar("answering", "requests") as bar:
         report = run_batch(
             model,
             options.input,
             options.output,
-            params,
             window=options.window,
             model_name=options.model_name,
             parse_special=options.parse_special,
             progress=bar,
+            **chosen,
         )
     print_columns(
         [
