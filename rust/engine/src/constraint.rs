@@ -44,11 +44,14 @@ pub trait Constraint: Send {
 
 /// Why a constraint cannot be followed any further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConstraintError(
-    /// What is wrong.
-    pub String,
-);
+pub enum ConstraintError {
+    /// Nothing may follow, a limit was reached, or a token is not allowed.
+    #[error("{0}")]
+    Output(String),
+    /// Not enough memory is available for the next step.
+    #[error("{0}")]
+    OutOfMemory(String),
+}
 
 /// A constraint, and the mask after it once that was computed.
 struct Parts {
@@ -116,7 +119,7 @@ impl Constrained {
         }
         match &mut self.state {
             State::Idle(parts) => Ok(parts),
-            State::Computing(_) | State::Lost => Err(ConstraintError("the constraint has failed before".to_owned()).into()),
+            State::Computing(_) | State::Lost => Err(ConstraintError::Output("the constraint has failed before".to_owned()).into()),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Constraint for ToyConstraint {
         std::thread::sleep(self.walk.toy.delay);
         assert!(self.walk.toy.panic.is_none_or(|panic| at < panic), "as asked");
         if self.walk.toy.fail.is_some_and(|fail| at >= fail) {
-            return Err(ConstraintError("as asked".to_owned()));
+            return Err(ConstraintError::Output("as asked".to_owned()));
         }
         self.forced()?;
         let forced = self.forced.front().copied();
@@ -87,7 +87,7 @@ impl Constraint for ToyConstraint {
 
     fn accept(&mut self, id: u32) -> Result<(), ConstraintError> {
         if self.forced.pop_front().is_some_and(|forced| forced != id) {
-            return Err(ConstraintError("not what was forced".to_owned()));
+            return Err(ConstraintError::Output("not what was forced".to_owned()));
         }
         self.walk.ids.push(id);
         Ok(())

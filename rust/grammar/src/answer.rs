@@ -11,7 +11,7 @@ use fastllm_text::tokenizer::Tokenizer;
 use fastllm_text::tools;
 
 use crate::compiler::{Compiler, Grammar};
-use crate::constraint::{Position, allow};
+use crate::constraint::{Position, allow, allows};
 use crate::error::GrammarError;
 use crate::source::Source;
 use crate::vocabulary;
@@ -104,7 +104,8 @@ impl Answer {
     /// No answer begins with it.
     pub fn begin(self: &Arc<Self>, text: &str) -> Result<Vec<u32>, ConstraintError> {
         let ids = vocabulary::within(&self.tokenizer, text, true);
-        let ids = ids.ok_or_else(|| ConstraintError("the tokenizer cannot encode the beginning of the answer exactly".to_owned()))?;
+        let ids =
+            ids.ok_or_else(|| ConstraintError::Output("the tokenizer cannot encode the beginning of the answer exactly".to_owned()))?;
         self.start(&ids)?;
         Ok(ids)
     }
@@ -151,7 +152,7 @@ impl Answer {
                 } else {
                     run.begin_thought();
                 }
-                run.thought = reasoning.grammar.as_ref().map(|grammar| grammar.start());
+                run.thought = reasoning.grammar.as_ref().map(Grammar::start);
             }
         }
         run
@@ -345,7 +346,7 @@ impl Run {
         }
         self.threads = kept;
         if self.threads.is_empty() && !may_be_none {
-            return Err(ConstraintError(format!("token {id} is not allowed by the grammar")));
+            return Err(ConstraintError::Output(format!("token {id} is not allowed by the grammar")));
         }
         Ok(())
     }
@@ -407,7 +408,7 @@ impl Constraint for Run {
     fn accept(&mut self, id: u32) -> Result<(), ConstraintError> {
         if let Some(&next) = self.closing.front() {
             if next != id {
-                return Err(ConstraintError(format!("token {id} is not the one that ends the reasoning")));
+                return Err(ConstraintError::Output(format!("token {id} is not the one that ends the reasoning")));
             }
             self.closing.pop_front();
         }
@@ -452,10 +453,6 @@ impl Constraint for Run {
     fn is_complete(&self) -> bool {
         self.phase == Phase::Answer && self.closing.is_empty() && !self.threads.is_empty() && self.threads.iter().all(Thread::is_complete)
     }
-}
-
-fn allows(mask: &[u32], id: u32) -> bool {
-    mask.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
 }
 
 fn add(mask: &mut [u32], more: &[u32]) {

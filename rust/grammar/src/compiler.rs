@@ -16,27 +16,56 @@ use crate::cache::Cache;
 use crate::constraint::Position;
 use crate::error::{GrammarError, limit};
 use crate::source::Source;
-use crate::{gbnf, lark, limits, schema, vocabulary};
+use crate::{gbnf, keys, lark, limits, memory, schema, vocabulary};
 
 /// What every compiled grammar takes beside its lexer: tables of the parser, with what a request adds to them.
 const FIXED_BYTES: usize = 64 << 10;
+
+/// How many outputs are followed to try a grammar out, and for how many tokens.
+const PROBES: usize = 3;
+const PROBE_TOKENS: usize = 8;
+/// Fuel of the lexer and items of the parser in one step, above which no further step is tried.
+const PROBE_FUEL: usize = 50_000;
+const PROBE_ITEMS: usize = 5_000;
 
 /// A compiled grammar. May be shared by any number of requests.
 pub struct Grammar {
     /// As compilation left it. It is copied for each request, so that none sees which states others have visited.
     matcher: Mutex<Matcher>,
-    vocab_size: usize,
+    tokenizer: Arc<Tokenizer>,
+    names: Option<Names>,
     bytes: usize,
+}
+
+/// What it takes to keep the names of objects apart, in a grammar whose whole text is JSON.
+pub struct Names {
+    /// The tokens with a quote.
+    pub quotes: Arc<Vec<u32>>,
+    /// Whether a pattern limits the names of an object.
+    pub limited: bool,
 }
 
 impl Grammar {
     /// The constraint of one request.
-    pub fn constraint(&self) -> Box<dyn Constraint> {
+    pub fn constraint(self: &Arc<Self>) -> Box<dyn Constraint> {
         Box::new(self.start())
     }
 
-    pub(crate) fn start(&self) -> Position {
-        Position::new(lock(&self.matcher).deep_clone(), self.vocab_size)
+    pub(crate) fn start(self: &Arc<Self>) -> Position {
+        Position::new(Arc::clone(self))
+    }
+
+    /// What llguidance needs to follow one output, before its first token.
+    pub(crate) fn matcher(&self) -> Matcher {
+        lock(&self.matcher).deep_clone()
+    }
+
+    pub(crate) fn names(&self) -> Option<&Names> {
+        self.names.as_ref()
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     /// About how much memory it takes.
@@ -52,12 +81,14 @@ pub struct Compiler {
     factory: OnceLock<Result<Arc<ParserFactory>, GrammarError>>,
     cache: Mutex<Cache>,
     slots: Arc<Slots>,
+    /// The tokens with a quote; found with the first schema.
+    quotes: OnceLock<Arc<Vec<u32>>>,
 }
 
 impl Compiler {
     /// A compiler for the tokens of `tokenizer`. The work is left for the first grammar.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, factory: OnceLock::new(), cache: Mutex::default(), slots: Arc::default() }
+        Self { tokenizer, factory: OnceLock::new(), cache: Mutex::default(), slots: Arc::default(), quotes: OnceLock::new() }
     }
 
     /// The tokenizer whose tokens the masks are of.
@@ -74,10 +105,20 @@ impl Compiler {
         if let Some(grammar) = lock(&self.cache).get(source) {
             return Ok(grammar);
         }
-        let factory = self.factory.get_or_init(|| vocabulary::factory(&self.tokenizer).map(Arc::new)).clone()?;
-        let grammar = Arc::new(self.on_thread(factory, source.clone())?);
+        memory::check(limits::COMPILE_BYTES)?;
+        let factory = self.factory()?;
+        let mut grammar = self.on_thread(factory, source.clone())?;
+        if let Some(names) = &mut grammar.names {
+            names.quotes = Arc::clone(self.quotes.get_or_init(|| Arc::new(keys::quotes(&self.tokenizer))));
+        }
+        let grammar = Arc::new(grammar);
         lock(&self.cache).insert(source.clone(), &grammar, limits::CACHE_BYTES);
         Ok(grammar)
+    }
+
+    /// Makes parsers for the vocabulary; made with the first grammar, and not before there was memory for it.
+    fn factory(&self) -> Result<Arc<ParserFactory>, GrammarError> {
+        self.factory.get_or_init(|| vocabulary::factory(&self.tokenizer).map(Arc::new)).clone()
     }
 
     /// Compiles on a thread with a known stack.
@@ -87,7 +128,8 @@ impl Compiler {
         let (reply, result) = sync_channel(1);
         let tokenizer = Arc::clone(&self.tokenizer);
         let run = move || {
-            let compiled = catch_unwind(AssertUnwindSafe(|| compile(&factory, &tokenizer, &source)));
+            let compile = || memory::check(limits::COMPILE_BYTES).and_then(|()| compile(&factory, tokenizer, &source));
+            let compiled = catch_unwind(AssertUnwindSafe(compile));
             drop(slot);
             drop(reply.send(compiled.unwrap_or_else(|panic| Err(GrammarError::Compile(format!("panic: {}", message(panic.as_ref())))))));
         };
@@ -101,26 +143,66 @@ impl Compiler {
     }
 }
 
-fn compile(factory: &ParserFactory, tokenizer: &Tokenizer, source: &Source) -> Result<Grammar, GrammarError> {
-    let parser = factory.create_parser(grammar(tokenizer, source)?).map_err(|error| GrammarError::Compile(plain(&format!("{error:#}"))))?;
+fn compile(factory: &ParserFactory, tokenizer: Arc<Tokenizer>, source: &Source) -> Result<Grammar, GrammarError> {
+    let (grammar, names) = grammar(&tokenizer, source)?;
+    let parser = factory.create_parser(grammar).map_err(|error| GrammarError::Compile(plain(&format!("{error:#}"))))?;
     let bytes = FIXED_BYTES + parser.parser.lexer_stats().num_bytes + 16 * source.len();
     let mut matcher = Matcher::new(Ok(parser));
     // Finds out whether there is a first token at all, and leaves what that needs in the state that requests start from.
-    matcher.compute_mask_or_eos().map_err(|error| GrammarError::Compile(format!("it allows no output: {}", plain(&error.to_string()))))?;
-    Ok(Grammar { matcher: Mutex::new(matcher), vocab_size: tokenizer.vocab_size(), bytes })
+    matcher.compute_mask_or_eos().map_err(|error| no_output(&error.to_string()))?;
+    (0..PROBES).try_for_each(|seed| probe(matcher.deep_clone(), seed))?;
+    Ok(Grammar { matcher: Mutex::new(matcher), tokenizer, names, bytes })
 }
 
-fn grammar(tokenizer: &Tokenizer, source: &Source) -> Result<TopLevelGrammar, GrammarError> {
-    match source {
-        Source::JsonSchema(text) => Ok(TopLevelGrammar::from_json_schema(schema::prepare(text)?)),
+/// Follows a random output for a few tokens: a grammar whose single steps are beyond the limits is refused now, and not in the middle of
+/// an answer.
+fn probe(mut matcher: Matcher, seed: usize) -> Result<(), GrammarError> {
+    let mut fuel = 0;
+    for step in 1..=PROBE_TOKENS {
+        let id = match matcher.compute_mask_or_eos() {
+            Ok(mask) => mask.iter().nth((seed * 7919 + step * 104_729) % mask.num_set().max(1)),
+            Err(error) if is_limit(&error.to_string()) => return Err(no_output(&error.to_string())),
+            Err(_) => None,
+        };
+        // What takes long was tried out enough: a limit that it keeps is kept.
+        let stats = matcher.last_step_stats().map_or((usize::MAX, usize::MAX), |stats| (stats.lexer_cost as usize, stats.all_items));
+        let is_expensive = step > 1 && stats.0.saturating_sub(fuel) > PROBE_FUEL || stats.1 > PROBE_ITEMS;
+        fuel = stats.0;
+        let Some(id) = id.filter(|_| !is_expensive) else { return Ok(()) };
+        match matcher.consume_token(id) {
+            Err(error) if is_limit(&error.to_string()) => return Err(no_output(&error.to_string())),
+            Ok(()) if !matcher.is_stopped() => {}
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+fn no_output(error: &str) -> GrammarError {
+    let what = if is_limit(error) {
+        "a step of it is beyond the limits of the lexer; a lower maxLength, or lower counts in a pattern, may help".to_owned()
+    } else {
+        format!("it allows no output: {}", plain(error))
+    };
+    GrammarError::Compile(what)
+}
+
+fn grammar(tokenizer: &Tokenizer, source: &Source) -> Result<(TopLevelGrammar, Option<Names>), GrammarError> {
+    let grammar = match source {
+        Source::JsonSchema(text) => {
+            let schema = schema::prepare(text)?;
+            let names = schema::has_open_objects(&schema).then(|| Names { quotes: Arc::default(), limited: schema::limits_names(&schema) });
+            return Ok((TopLevelGrammar::from_json_schema(schema), names));
+        }
         Source::Regex(regex) => {
             lark::check_regex(regex)?;
-            Ok(TopLevelGrammar::from_regex(regex))
+            TopLevelGrammar::from_regex(regex)
         }
-        Source::Lark(text) => Ok(TopLevelGrammar::from_lark(lark::prepare(text, tokenizer)?)),
-        Source::Gbnf(text) => Ok(TopLevelGrammar::from_lark(lark::prepare(&gbnf::to_lark(text)?, tokenizer)?)),
-        Source::Choices(choices) => Ok(TopLevelGrammar::from_lark(lark_of_choices(choices)?)),
-    }
+        Source::Lark(text) => TopLevelGrammar::from_lark(lark::prepare(text, tokenizer)?),
+        Source::Gbnf(text) => TopLevelGrammar::from_lark(lark::prepare(&gbnf::to_lark(text)?, tokenizer)?),
+        Source::Choices(choices) => TopLevelGrammar::from_lark(lark_of_choices(choices)?),
+    };
+    Ok((grammar, None))
 }
 
 /// One terminal that is any of the strings.
@@ -134,6 +216,11 @@ fn lark_of_choices(choices: &[String]) -> Result<String, GrammarError> {
     }
     let options: Vec<String> = choices.iter().map(|choice| lark::string(choice)).collect();
     Ok(format!("start: CHOICE\nCHOICE: {}\n", options.join(" | ")))
+}
+
+/// Whether llguidance has used up a limit, by its message: of what it counts, the states of the lexer do not depend on the text alone.
+pub fn is_limit(message: &str) -> bool {
+    ["too many states", "too many expressions", "lexer error"].iter().any(|part| message.contains(part))
 }
 
 /// A message of llguidance without the marks that it puts around its state, and in words of ours where it speaks of its interface.

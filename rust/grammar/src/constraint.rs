@@ -1,54 +1,92 @@
 //! A grammar that one output follows.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use fastllm_engine::{Constraint, ConstraintError};
 use llguidance::Matcher;
 
-use crate::compiler::plain;
+use crate::compiler::{Grammar, is_limit, plain};
+use crate::keys::{Keys, Tokens};
+use crate::{limits, memory};
 
 /// A position in a grammar.
 pub struct Position {
+    grammar: Arc<Grammar>,
     matcher: Matcher,
-    vocab_size: usize,
+    /// The output so far.
+    ids: Vec<u32>,
     /// Tokens that must follow, as the mask has shown or will show them: asked for once, so that taking them one by one or together is
     /// the same.
     forced: VecDeque<u32>,
     mask: Vec<u32>,
+    /// The names of the objects in a JSON text.
+    keys: Option<Keys>,
 }
 
 impl Position {
-    pub fn new(matcher: Matcher, vocab_size: usize) -> Self {
-        Self { matcher, vocab_size, forced: VecDeque::new(), mask: Vec::new() }
+    pub fn new(grammar: Arc<Grammar>) -> Self {
+        let matcher = grammar.matcher();
+        let keys = grammar.names().map(|_| Keys::default());
+        Self { grammar, matcher, ids: Vec::new(), forced: VecDeque::new(), mask: Vec::new(), keys }
     }
 
     /// The mask without regard to what must follow, which may then come in other tokens than the tokenizer's: for texts that could still
     /// be others.
     pub fn open_mask(&mut self) -> Result<&[u32], ConstraintError> {
+        let vocab_size = self.grammar.tokenizer().vocab_size();
         self.mask.clear();
-        let allowed = self.matcher.compute_mask_or_eos().map_err(|error| failed(&error.to_string()))?;
+        let allowed = self.step(|matcher| matcher.compute_mask_or_eos().map_err(|error| error.to_string()))?;
         self.mask.extend_from_slice(allowed.as_slice());
-        self.mask.truncate(self.vocab_size.div_ceil(32));
+        self.mask.truncate(vocab_size.div_ceil(32));
         // The set may have room for one id more than there are.
-        if let Some(last) = self.mask.last_mut().filter(|_| !self.vocab_size.is_multiple_of(32)) {
-            *last &= (1 << (self.vocab_size % 32)) - 1;
+        if let Some(last) = self.mask.last_mut().filter(|_| !vocab_size.is_multiple_of(32)) {
+            *last &= (1 << (vocab_size % 32)) - 1;
+        }
+        if let (Some(keys), Some(names)) = (&self.keys, self.grammar.names()) {
+            let limited = names.limited.then_some(&self.matcher);
+            keys.filter(&mut self.mask, &Tokens::new(self.grammar.tokenizer(), &names.quotes), limited);
+            if self.mask.iter().all(|word| *word == 0) {
+                return Err(failed("the object has every name that is allowed"));
+            }
         }
         Ok(&self.mask)
     }
 
-    fn find_forced(&mut self) -> Result<(), ConstraintError> {
-        if self.forced.is_empty() && !self.is_complete() {
-            self.forced = self.matcher.compute_ff_tokens().into();
-            self.check()?;
+    /// A step of the matcher. It keeps every state of the lexer that any token could have led to, and their number is limited: where the
+    /// limit is reached, a new one follows the output, with the states of that alone, and takes the step.
+    fn step<T>(&mut self, mut take: impl FnMut(&mut Matcher) -> Result<T, String>) -> Result<T, ConstraintError> {
+        memory::check(limits::MASK_BYTES).map_err(|error| ConstraintError::OutOfMemory(error.to_string()))?;
+        match take(&mut self.matcher) {
+            Err(error) if is_limit(&error) && !self.ids.is_empty() => {
+                let again = |refill| self.follow_again(refill).ok();
+                self.matcher = again(limits::REFILL_TOKENS).or_else(|| again(1)).ok_or_else(|| failed(&error))?;
+                take(&mut self.matcher).map_err(|error| failed(&error))
+            }
+            result => result.map_err(|error| failed(&error)),
         }
-        Ok(())
     }
 
-    fn check(&self) -> Result<(), ConstraintError> {
-        match self.matcher.get_error() {
-            Some(error) => Err(failed(&error)),
-            None => Ok(()),
+    /// A new matcher after the output so far. Masks, of which one is computed every `refill` tokens, fill up the fuel of the lexer.
+    fn follow_again(&self, refill: usize) -> anyhow::Result<Matcher> {
+        let mut matcher = self.grammar.matcher();
+        for ids in self.ids.chunks(refill) {
+            matcher.consume_tokens(ids)?;
+            matcher.compute_mask_or_eos()?;
         }
+        Ok(matcher)
+    }
+
+    fn find_forced(&mut self) -> Result<(), ConstraintError> {
+        if self.forced.is_empty() && !self.is_complete() {
+            self.forced = self
+                .step(|matcher| {
+                    let forced = matcher.compute_ff_tokens();
+                    matcher.get_error().map_or(Ok(forced), Err)
+                })?
+                .into();
+        }
+        Ok(())
     }
 }
 
@@ -57,7 +95,7 @@ impl Constraint for Position {
         self.find_forced()?;
         let Some(&id) = self.forced.front() else { return self.open_mask() };
         self.mask.clear();
-        self.mask.resize(self.vocab_size.div_ceil(32), 0);
+        self.mask.resize(self.grammar.tokenizer().vocab_size().div_ceil(32), 0);
         allow(&mut self.mask, id);
         Ok(&self.mask)
     }
@@ -65,10 +103,17 @@ impl Constraint for Position {
     fn accept(&mut self, id: u32) -> Result<(), ConstraintError> {
         match self.forced.front() {
             Some(&forced) if forced == id => drop(self.forced.pop_front()),
-            Some(_) => return Err(ConstraintError(format!("token {id} is not the one that must follow by the grammar"))),
+            Some(_) => return Err(ConstraintError::Output(format!("token {id} is not the one that must follow by the grammar"))),
             None => {}
         }
-        self.matcher.consume_token(id).map_err(|error| failed(&error.to_string()))
+        self.step(|matcher| matcher.consume_token(id).map_err(|error| error.to_string()))?;
+        self.ids.push(id);
+        if let Some(keys) = &mut self.keys
+            && !keys.read(self.grammar.tokenizer().token_bytes(id).unwrap_or_default())
+        {
+            return Err(ConstraintError::Output(format!("token {id} ends a name that the object has already")));
+        }
+        Ok(())
     }
 
     fn forced(&mut self) -> Result<Vec<u32>, ConstraintError> {
@@ -81,6 +126,10 @@ impl Constraint for Position {
     }
 }
 
+pub fn allows(mask: &[u32], id: u32) -> bool {
+    mask.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
+}
+
 pub fn allow(mask: &mut [u32], id: u32) {
     if let Some(word) = mask.get_mut(id as usize / 32) {
         *word |= 1 << (id % 32);
@@ -88,5 +137,5 @@ pub fn allow(mask: &mut [u32], id: u32) {
 }
 
 fn failed(error: &str) -> ConstraintError {
-    ConstraintError(format!("the output cannot follow the grammar any further: {}", plain(error)))
+    ConstraintError::Output(format!("the output cannot follow the grammar any further: {}", plain(error)))
 }

@@ -9,12 +9,14 @@ pub enum GrammarError {
     #[error("the JSON schema is not JSON: {0}")]
     Json(String),
     /// A keyword of a JSON schema, or an option of a grammar, that is not honoured.
-    #[error("the keyword {keyword:?} at {place} is not supported")]
+    #[error("the keyword {keyword:?} at {place} is not supported{}{what}", if what.is_empty() { "" } else { " " })]
     Keyword {
         /// The keyword.
         keyword: String,
         /// JSON pointer of the schema that has it.
         place: String,
+        /// In which use; empty: in none is it supported.
+        what: String,
     },
     /// Anything else about a JSON schema.
     #[error("the JSON schema at {place}: {what}")]
@@ -61,9 +63,17 @@ pub enum GrammarError {
     /// The vocabulary of the model does not allow constraints.
     #[error("the vocabulary of the model cannot be used with a grammar: {0}")]
     Vocabulary(String),
-    /// The system gave no thread.
-    #[error("the thread that compiles grammars could not be started: {0}")]
+    /// The system gave no thread, which takes memory for its stack.
+    #[error("not enough memory: the thread that compiles grammars could not be started: {0}")]
     Thread(String),
+    /// Less memory is available than a step may need.
+    #[error("not enough memory for {what}: up to {bytes} bytes are needed")]
+    OutOfMemory {
+        /// What the memory is for.
+        what: &'static str,
+        /// Maximum number of bytes that it takes.
+        bytes: u64,
+    },
 }
 
 /// Line and column, both from 1 and the column in characters, of the byte `at` of `text`.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use fastllm_text::tokenizer::{TokenKind, Tokenizer};
 use regex_syntax::Parser;
+use regex_syntax::hir::{Hir, HirKind};
 use serde_json::{Deserializer, Value};
 
 use crate::error::{GrammarError, limit, position};
@@ -51,10 +52,26 @@ pub fn check_regex(regex: &str) -> Result<(), GrammarError> {
         return Err(GrammarError::Regex("it is empty".to_owned()));
     }
     match Parser::new().parse(regex) {
-        Ok(_) => Ok(()),
+        Ok(hir) => check_repetitions(&hir),
         Err(regex_syntax::Error::Parse(error)) => Err(regex_error(regex, error.span().start.offset, error.kind())),
         Err(regex_syntax::Error::Translate(error)) => Err(regex_error(regex, error.span().start.offset, error.kind())),
         Err(error) => Err(GrammarError::Regex(error.to_string())),
+    }
+}
+
+/// The parser limits how deep a regex is nested.
+fn check_repetitions(hir: &Hir) -> Result<(), GrammarError> {
+    match hir.kind() {
+        HirKind::Repetition(repetition) => {
+            let most = u64::from(repetition.max.unwrap_or(repetition.min));
+            if most > limits::REPETITIONS {
+                return Err(GrammarError::Limit { what: "repetitions", count: most, limit: limits::REPETITIONS });
+            }
+            check_repetitions(&repetition.sub)
+        }
+        HirKind::Capture(capture) => check_repetitions(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().try_for_each(check_repetitions),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => Ok(()),
     }
 }
 
@@ -103,6 +120,7 @@ impl Scanner<'_> {
                     }
                     len
                 }
+                c if c.is_ascii_digit() => self.number()?,
                 c => {
                     self.nest(c)?;
                     c.len_utf8()
@@ -148,6 +166,16 @@ impl Scanner<'_> {
 
     fn regex(&self) -> Result<usize, GrammarError> {
         self.quoted('/')
+    }
+
+    /// The digits of a number, which is a count of repetitions unless it is the value of an attribute.
+    fn number(&self) -> Result<usize, GrammarError> {
+        let len = self.rest().find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest().len());
+        let count = self.rest()[..len].parse().unwrap_or(u64::MAX);
+        if count > limits::REPETITIONS && !self.text[..self.at].trim_end().ends_with('=') {
+            return Err(GrammarError::Limit { what: "repetitions", count, limit: limits::REPETITIONS });
+        }
+        Ok(len)
     }
 
     fn nest(&mut self, c: char) -> Result<(), GrammarError> {
@@ -212,7 +240,7 @@ impl Scanner<'_> {
             "%json" => self.json(len, |value| schema::prepare_value(&value)),
             "%llguidance" => self.json(len, |value| {
                 match value.as_object().and_then(|options| options.keys().find(|key| !OPTIONS.contains(&key.as_str()))) {
-                    Some(key) => Err(GrammarError::Keyword { keyword: key.clone(), place: "%llguidance".to_owned() }),
+                    Some(key) => Err(GrammarError::Keyword { keyword: key.clone(), place: "%llguidance".to_owned(), what: String::new() }),
                     None => Ok(value),
                 }
             }),

@@ -31,6 +31,13 @@ pub const STACK_BYTES: usize = 256 << 20;
 /// Bytes of compiled grammars that are kept for the next request.
 pub const CACHE_BYTES: usize = 64 << 20;
 
+/// Memory that compiling a grammar may take, by the limits below.
+pub const COMPILE_BYTES: usize = 160 << 20;
+/// Memory that one mask may take, by the limits below. Above 32 MiB, so that glibc does not keep it for small allocations.
+pub const MASK_BYTES: usize = 40 << 20;
+/// After how many tokens the fuel for masks is filled up while an output is followed again.
+pub const REFILL_TOKENS: usize = 64;
+
 /// Limits within llguidance: counts, so that the same input always meets the same limit.
 pub(crate) fn parser() -> ParserLimits {
     ParserLimits {
@@ -39,7 +46,7 @@ pub(crate) fn parser() -> ParserLimits {
         // 50,000 are a millisecond.
         initial_lexer_fuel: 1_000_000,
         // 14,000 are a millisecond.
-        step_lexer_fuel: 200_000,
+        step_lexer_fuel: 400_000,
         step_max_items: 50_000,
         // One to two kilobytes each, for every running request.
         max_lexer_states: 50_000,

@@ -30,6 +30,25 @@ fn gbnf_grammars_accept_what_they_say() {
     assert!(accepts(&arithmetic, "a1+(2*b)=7\nx=y\n") && !accepts(&arithmetic, "a1+=7\n"));
 }
 
+/// A GBNF grammar has no lexer: where a word ends is decided by what comes later.
+#[test]
+fn gbnf_words_end_where_the_rules_say() {
+    let calls = gbnf("root ::= e\ne ::= f ws (\"+\" ws f)*\nf ::= v | v ws \"(\" e \")\" | \"(\" e \")\"\nv ::= [a-z]+\nws ::= \" \"?");
+    for text in ["x", "x ", "x + x", "x (y)", "xy+(a (b + c) )", "x(y) "] {
+        assert!(accepts(&calls, text), "{text:?}");
+    }
+    for text in ["x  +x", "x ()", "+x", "x y"] {
+        assert!(!accepts(&calls, text), "{text:?}");
+    }
+    let keyword = gbnf("root ::= \"(\" root \")\" | name \"if\" | \"if\" \"a\" | \"iffy\" root?\nname ::= [a-z]+");
+    for text in ["xif", "ififif", "((yif))", "ifa", "iffy", "iffyxif", "iffyif"] {
+        assert!(accepts(&keyword, text), "{text:?}");
+    }
+    assert!(!accepts(&keyword, "(x)") && !accepts(&keyword, "if"));
+    let unicode = gbnf("root ::= \"[\" root \"]\" | .+ \"é\" [^é]?");
+    assert!(accepts(&unicode, "[aéé!]") && accepts(&unicode, "ééa") && !accepts(&unicode, "a"));
+}
+
 #[test]
 fn schemas_have_one_layout() {
     let source = schema(

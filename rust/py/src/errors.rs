@@ -1,5 +1,5 @@
 //! The one place where errors become Python exceptions: classes of `fastllm.errors`, each also the built-in that fits.
-use fastllm_engine::{DecodeError, Failure, ParamError, StartError, StateError, SubmitError};
+use fastllm_engine::{ConstraintError, DecodeError, Failure, ParamError, StartError, StateError, SubmitError};
 use fastllm_gguf as gguf;
 use fastllm_grammar::GrammarError;
 use fastllm_kernels::buffer::OutOfMemory;
@@ -172,7 +172,7 @@ impl IntoPyErr for tools::ToolError {
 impl IntoPyErr for GrammarError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
         match self {
-            GrammarError::Thread(_) => raise(py, "OutOfMemoryError", self),
+            GrammarError::Thread(_) | GrammarError::OutOfMemory { .. } => raise(py, "OutOfMemoryError", self),
             _ => raise(py, "GrammarError", self),
         }
     }
@@ -233,6 +233,7 @@ impl IntoPyErr for Failure {
         match self {
             Failure::Decode(error) => error.into_py_err(py),
             Failure::Sample(error) => raise(py, "SamplingError", error),
+            Failure::Constraint(error @ ConstraintError::OutOfMemory(_)) => raise(py, "OutOfMemoryError", error),
             Failure::Constraint(error) => raise(py, "GrammarError", error),
             Failure::State(error) => error.into_py_err(py),
             Failure::Panicked { .. } => raise(py, "InternalError", self),

@@ -1,12 +1,15 @@
 //! GBNF, the grammars of llama.cpp, as Lark grammars.
 //!
 //! GBNF has no lexer: its rules go down to characters. What is regular (rules that are not recursive, and runs of such parts within
-//! others) becomes terminals, which are exact by themselves and fast; recursive rules stay rules. Where two terminals of a recursive rule
-//! can match at the same place, the longest match wins, so that the Lark grammar may allow less than the GBNF grammar, and never more.
+//! others) becomes terminals, which are exact by themselves and fast; recursive rules stay rules. A lexer takes the longest match:
+//! terminals for which that could leave out a text are taken apart, so that both grammars allow the same texts.
 
 mod analyse;
+mod chars;
+mod conflict;
 mod emit;
 mod parse;
+mod positions;
 
 use crate::error::GrammarError;
 
@@ -17,7 +20,9 @@ use crate::error::GrammarError;
 pub fn to_lark(text: &str) -> Result<String, GrammarError> {
     let grammar = parse::parse(text)?;
     let regular = analyse::check(&grammar)?;
-    Ok(emit::emit(&grammar, &regular))
+    let is_one_terminal = regular.iter().all(|regular| *regular);
+    let splits = if is_one_terminal { emit::Splits::default() } else { conflict::resolve(&grammar, &regular)? };
+    Ok(emit::emit(&grammar, &regular, &emit::parts(&grammar, &regular, &splits)))
 }
 
 fn error(text: &str, at: usize, what: impl Into<String>) -> GrammarError {

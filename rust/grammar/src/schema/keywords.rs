@@ -9,18 +9,16 @@ use crate::limits;
 pub enum Keyword {
     /// Says nothing about what is valid.
     Annotation,
-    /// Names a schema; below the root it would change what references mean.
-    Identifier,
-    /// Supported where it is false, which says nothing.
-    False,
+    /// Restricts what is valid, and is not supported.
+    Refused,
     /// Has a value without schemas.
     Checked(fn(&Value) -> Result<(), String>),
+    /// Has a number of something.
+    Count,
     /// Has a schema.
     Schema,
     /// Has a list of schemas.
     Schemas,
-    /// Has a list of schemas of which exactly one must hold.
-    Branches,
     /// Has schemas by name.
     Properties,
     /// Has schemas by the regex of a name.
@@ -31,44 +29,55 @@ pub enum Keyword {
     Reference,
 }
 
-/// The formats that llguidance knows.
-const FORMATS: [&str; 10] = ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
-const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
+pub const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
 /// Larger integers are not all doubles, which is what numbers are compared as.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The keyword `name`; `None` if it is not supported.
-pub fn of(name: &str) -> Option<Keyword> {
-    Some(match name {
-        "$schema" | "$comment" | "$defs" | "definitions" | "title" | "description" | "default" | "examples" | "example" | "deprecated"
-        | "readOnly" | "writeOnly" | "contentMediaType" | "contentEncoding" | "discriminator" => Keyword::Annotation,
-        "$id" | "id" | "$anchor" => Keyword::Identifier,
-        "uniqueItems" => Keyword::False,
+/// What is done with the keyword `name`, after rewriting.
+pub fn of(name: &str) -> Keyword {
+    match name {
         "type" => Keyword::Checked(types),
         "const" => Keyword::Checked(literal),
         "enum" => Keyword::Checked(literals),
         "required" => Keyword::Checked(names),
-        "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => Keyword::Checked(count),
+        "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => Keyword::Count,
         "minimum" | "maximum" => Keyword::Checked(number),
         "exclusiveMinimum" | "exclusiveMaximum" => Keyword::Checked(bound),
         "multipleOf" => Keyword::Checked(divisor),
         "pattern" => Keyword::Checked(regex),
-        "format" => Keyword::Checked(format),
         "additionalProperties" | "additionalItems" => Keyword::Schema,
-        "prefixItems" | "allOf" | "anyOf" => Keyword::Schemas,
-        "oneOf" => Keyword::Branches,
+        "prefixItems" | "allOf" | "anyOf" | "oneOf" => Keyword::Schemas,
         "properties" => Keyword::Properties,
         "patternProperties" => Keyword::Patterns,
         "items" => Keyword::Items,
         "$ref" => Keyword::Reference,
-        _ => return None,
-    })
+        "$dynamicRef" | "$recursiveRef" => Keyword::Refused,
+        // JSON Schema: a keyword that is not known is an annotation.
+        _ => Keyword::Annotation,
+    }
 }
 
-/// Whether a schema has no schemas within.
-pub fn is_plain(schema: &Value) -> bool {
-    let plain = |name: &String| matches!(of(name), Some(Keyword::Checked(_) | Keyword::Annotation));
-    schema.as_object().is_none_or(|schema| schema.keys().all(plain))
+/// Whether a keyword says nothing about what is valid.
+pub fn is_annotation(name: &str) -> bool {
+    const REWRITTEN: [&str; 16] = [
+        "format",
+        "not",
+        "if",
+        "then",
+        "else",
+        "contains",
+        "minContains",
+        "maxContains",
+        "uniqueItems",
+        "propertyNames",
+        "dependentRequired",
+        "dependentSchemas",
+        "dependencies",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+        "$ref",
+    ];
+    matches!(of(name), Keyword::Annotation) && !REWRITTEN.contains(&name)
 }
 
 /// Values within a value.
@@ -80,26 +89,22 @@ pub fn size(value: &Value) -> usize {
     }
 }
 
-/// Writes lists of items as draft 2020-12 does.
-pub fn modernise(schema: &mut Map<String, Value>) -> Result<(), String> {
-    let list = schema.get("items").is_some_and(Value::is_array);
-    let additional = schema.remove("additionalItems");
-    match (list, additional) {
-        (true, additional) => {
-            if schema.contains_key("prefixItems") {
-                return Err("items is a list and there is prefixItems too".to_owned());
-            }
-            if let Some(items) = schema.remove("items") {
-                schema.insert("prefixItems".to_owned(), items);
-            }
-            if let Some(additional) = additional {
-                schema.insert("items".to_owned(), additional);
-            }
-            Ok(())
-        }
-        (false, Some(_)) => Err("additionalItems without a list of items".to_owned()),
-        (false, None) => Ok(()),
+/// Writes lists of items as draft 2020-12 does. Next to a single schema of items, `additionalItems` says nothing.
+pub fn modernize(schema: &mut Map<String, Value>) -> Result<(), String> {
+    let additional = schema.shift_remove("additionalItems");
+    if !schema.get("items").is_some_and(Value::is_array) {
+        return Ok(());
     }
+    if schema.contains_key("prefixItems") {
+        return Err("items is a list and there is prefixItems too".to_owned());
+    }
+    if let Some(items) = schema.shift_remove("items").filter(|items| items.as_array().is_some_and(|list| !list.is_empty())) {
+        schema.insert("prefixItems".to_owned(), items);
+    }
+    if let Some(additional) = additional {
+        schema.insert("items".to_owned(), additional);
+    }
+    Ok(())
 }
 
 fn types(value: &Value) -> Result<(), String> {
@@ -142,9 +147,10 @@ fn names(value: &Value) -> Result<(), String> {
     }
 }
 
-fn count(value: &Value) -> Result<(), String> {
-    let counts = value.as_u64().is_some_and(|n| u32::try_from(n).is_ok());
-    if counts { Ok(()) } else { Err(format!("{} is not an integer from 0 to {}", short(value), u32::MAX)) }
+/// A number of something, as an integer: JSON may write it as 2.0.
+pub fn count(value: &Value) -> Result<Value, String> {
+    let count = super::rewrite::whole(value).filter(|n| u32::try_from(*n).is_ok());
+    count.map(Value::from).ok_or_else(|| format!("{} is not an integer from 0 to {}", short(value), u32::MAX))
 }
 
 fn number(value: &Value) -> Result<(), String> {
@@ -172,13 +178,6 @@ fn regex(value: &Value) -> Result<(), String> {
 /// Checks a regex that is looked for anywhere in a string.
 pub fn pattern(regex: &str) -> Result<(), String> {
     if regex.is_empty() { Ok(()) } else { crate::lark::check_regex(regex).map_err(|error| error.to_string()) }
-}
-
-fn format(value: &Value) -> Result<(), String> {
-    match value.as_str() {
-        Some(name) if FORMATS.contains(&name) => Ok(()),
-        _ => Err(format!("{} is not supported ({} are)", short(value), FORMATS.join(", "))),
-    }
 }
 
 /// The beginning of a value, for messages.

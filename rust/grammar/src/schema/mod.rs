@@ -1,10 +1,18 @@
-//! JSON schemas before llguidance reads them: every keyword is known and well formed, every reference points into the schema.
+//! JSON schemas before llguidance reads them: every keyword is well formed, every reference points into the schema.
 //!
-//! llguidance ignores keywords that it does not know, and reads references literally. Here a keyword is honoured, is an annotation, or
-//! is refused by name. The targets of references are collected under `$defs`, so that escapes and places do not matter.
+//! llguidance does not know every keyword, and reads references literally. Here a keyword of JSON Schema is honoured, is written with
+//! those that llguidance knows, or is refused by name; all others are annotations. The targets of references are collected under
+//! `$defs`, so that escapes and places do not matter.
 
+mod disjoint;
+mod formats;
 mod keywords;
+mod names;
+mod negate;
 mod reference;
+mod resources;
+mod rewrite;
+mod unique;
 
 use std::collections::HashMap;
 
@@ -27,6 +35,7 @@ pub fn prepare(text: &str) -> Result<Value, GrammarError> {
 /// # Errors
 /// As [`prepare`], but for the text.
 pub fn prepare_value(schema: &Value) -> Result<Value, GrammarError> {
+    let schema = &resources::local(schema);
     let mut preparer = Preparer { root: schema, values: 0, numbers: HashMap::new(), pending: Vec::new() };
     let prepared = preparer.schema(schema, "#")?;
     let mut definitions = Map::new();
@@ -43,6 +52,37 @@ pub fn prepare_value(schema: &Value) -> Result<Value, GrammarError> {
     // One way to lay out a value: as Python's json.dumps does it. Free white space would let a model write it without end.
     root.insert("x-guidance".to_owned(), json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "}));
     Ok(Value::Object(root))
+}
+
+/// Whether an object of a prepared schema may have names that it does not declare.
+pub fn has_open_objects(schema: &Value) -> bool {
+    let Value::Object(object) = schema else { return schema == &Value::Bool(true) };
+    let kind = object.get("type");
+    let may_be_object = object
+        .get("type")
+        .is_none_or(|kind| kind == "object" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "object")));
+    let closed = object.get("additionalProperties") == Some(&Value::Bool(false)) && !object.contains_key("patternProperties");
+    let says_elsewhere =
+        kind.is_none() && ["$ref", "const", "enum", "anyOf", "allOf", "oneOf"].iter().any(|name| object.contains_key(*name));
+    (may_be_object && !closed && !says_elsewhere) || schemas_within(object).any(has_open_objects)
+}
+
+/// Whether a prepared schema limits the names of an object by a pattern.
+pub fn limits_names(schema: &Value) -> bool {
+    let Value::Object(object) = schema else { return false };
+    object.contains_key("patternProperties") || schemas_within(object).any(limits_names)
+}
+
+fn schemas_within(object: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    let inner = object.iter().filter(|(name, _)| !matches!(name.as_str(), "const" | "enum" | "required" | "type" | "x-guidance"));
+    inner.flat_map(|(name, value)| -> Vec<&Value> {
+        match value {
+            Value::Object(named) if matches!(name.as_str(), "properties" | "patternProperties" | "$defs") => named.values().collect(),
+            Value::Array(list) => list.iter().collect(),
+            Value::Object(_) | Value::Bool(_) => vec![value],
+            _ => Vec::new(),
+        }
+    })
 }
 
 fn error(place: &str, what: impl Into<String>) -> GrammarError {
@@ -68,76 +108,47 @@ impl Preparer<'_> {
             Value::Object(schema) => schema,
             _ => return Err(error(place, "a schema is an object, true or false")),
         };
+        let rewritten = rewrite::rewrite(self.root, schema).map_err(|rewrite::Refused(keyword, what)| GrammarError::Keyword {
+            keyword: keyword.to_owned(),
+            place: place.to_owned(),
+            what,
+        })?;
         let mut out = Map::new();
-        for (keyword, value) in schema {
+        for (keyword, value) in rewritten.as_ref().unwrap_or(schema) {
             self.count(1)?;
             let here = || format!("{place}/{}", reference::escape(keyword));
             let prepared = match keywords::of(keyword) {
-                Some(Keyword::Annotation) => continue,
-                Some(Keyword::Identifier) if place == "#" => continue,
-                Some(Keyword::False) if value == &Value::Bool(false) => continue,
-                Some(Keyword::Identifier | Keyword::False) | None => {
-                    return Err(GrammarError::Keyword { keyword: keyword.clone(), place: place.to_owned() });
+                Keyword::Annotation => continue,
+                Keyword::Refused => {
+                    return Err(GrammarError::Keyword { keyword: keyword.clone(), place: place.to_owned(), what: String::new() });
                 }
-                Some(Keyword::Checked(check)) => {
+                Keyword::Checked(check) => {
                     self.count(keywords::size(value))?;
                     check(value).map_err(|what| error(place, format!("{keyword}: {what}")))?;
                     value.clone()
                 }
-                Some(Keyword::Schemas) => self.schemas(value, &here())?,
-                Some(Keyword::Branches) => self.branches(value, &here())?,
-                Some(Keyword::Patterns) => {
+                Keyword::Count => keywords::count(value).map_err(|what| error(place, format!("{keyword}: {what}")))?,
+                Keyword::Schemas => self.schemas(value, &here())?,
+                Keyword::Patterns => {
                     let mut patterns = value.as_object().into_iter().flat_map(Map::keys);
                     patterns.try_for_each(|regex| keywords::pattern(regex)).map_err(|what| error(&here(), what))?;
                     self.properties(value, &here())?
                 }
-                Some(Keyword::Properties) => self.properties(value, &here())?,
-                Some(Keyword::Items) if value.is_array() => self.schemas(value, &here())?,
-                Some(Keyword::Schema | Keyword::Items) => self.schema(value, &here())?,
-                Some(Keyword::Reference) => self.reference(value, place)?,
+                Keyword::Properties => self.properties(value, &here())?,
+                Keyword::Items if value.as_array().is_some_and(Vec::is_empty) => value.clone(),
+                Keyword::Items if value.is_array() => self.schemas(value, &here())?,
+                Keyword::Schema | Keyword::Items => self.schema(value, &here())?,
+                Keyword::Reference => self.reference(value, place)?,
             };
             out.insert(keyword.clone(), prepared);
         }
-        keywords::modernise(&mut out).map_err(|what| error(place, what))?;
+        keywords::modernize(&mut out).map_err(|what| error(place, what))?;
         Ok(Value::Object(out))
     }
 
     fn schemas(&mut self, value: &Value, place: &str) -> Result<Value, GrammarError> {
         let schemas = value.as_array().filter(|schemas| !schemas.is_empty()).ok_or_else(|| error(place, "not a list of schemas"))?;
         schemas.iter().enumerate().map(|(index, schema)| self.schema(schema, &format!("{place}/{index}"))).collect()
-    }
-
-    /// As `schemas`, for `oneOf`: exactly one of the branches may hold, which can only be relied on where they exclude each other. To see
-    /// that, what a branch refers to is put in its place.
-    fn branches(&mut self, value: &Value, place: &str) -> Result<Value, GrammarError> {
-        let Value::Array(mut branches) = self.schemas(value, place)? else { return Err(error(place, "not a list of schemas")) };
-        for (index, branch) in value.as_array().into_iter().flatten().enumerate() {
-            if let Some(pointer) = reference::alone(branch).and_then(|target| reference::pointer(target).ok()) {
-                let pointer = reference::follow(self.root, &pointer).map_err(|what| error(place, what))?;
-                if let Some(shown) =
-                    reference::resolve(self.root, &pointer).map(|target| self.shallow(target, &pointer)).transpose()?.flatten()
-                {
-                    branches[index] = shown;
-                }
-            }
-        }
-        Ok(Value::Array(branches))
-    }
-
-    /// A copy of an object schema in which properties that are not plain values are references; `None` for other schemas.
-    fn shallow(&mut self, target: &Value, pointer: &str) -> Result<Option<Value>, GrammarError> {
-        let Some(Value::Object(properties)) = target.get("properties") else { return Ok(None) };
-        let mut outer = target.as_object().cloned().unwrap_or_default();
-        outer.remove("properties");
-        let mut shown = Map::new();
-        for (name, property) in properties {
-            let place = format!("{pointer}/properties/{}", reference::escape(name));
-            let plain = keywords::is_plain(property);
-            shown.insert(name.clone(), if plain { self.schema(property, &place)? } else { self.refer(&place)? });
-        }
-        let Value::Object(mut copy) = self.schema(&Value::Object(outer), pointer)? else { return Ok(None) };
-        copy.insert("properties".to_owned(), Value::Object(shown));
-        Ok(Some(Value::Object(copy)))
     }
 
     fn properties(&mut self, value: &Value, place: &str) -> Result<Value, GrammarError> {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::keywords::{self, Keyword};
+use super::keywords;
 
 /// The pointer of a reference, without percent escapes.
 pub fn pointer(reference: &str) -> Result<String, String> {
@@ -40,7 +40,7 @@ pub fn follow(root: &Value, pointer: &str) -> Result<String, String> {
 /// The reference that a schema consists of.
 pub fn alone(schema: &Value) -> Option<&str> {
     let schema = schema.as_object()?;
-    let silent = |name: &String| name == "$ref" || matches!(keywords::of(name), Some(Keyword::Annotation));
+    let silent = |name: &String| name == "$ref" || keywords::is_annotation(name);
     schema.get("$ref").and_then(Value::as_str).filter(|_| schema.keys().all(silent))
 }
 
@@ -49,7 +49,7 @@ pub fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-fn unescape_percent(text: &str) -> Option<String> {
+pub fn unescape_percent(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -29,55 +29,87 @@ fn references_become_definitions() {
 }
 
 #[test]
-fn branches_show_what_they_refer_to() {
+fn branches_that_exclude_each_other_are_any_of_them() {
     let schema = json!({
-        "oneOf": [{"$ref": "#/$defs/a"}, {"type": "null"}],
-        "$defs": {"a": {"type": "object", "properties": {"kind": {"const": "a"}, "next": {"$ref": "#"}, "list": {"items": {"$ref": "#"}}}, "required": ["kind"]}},
+        "oneOf": [{"$ref": "#/$defs/a"}, {"type": "null"}, {"$ref": "#/$defs/b"}],
+        "$defs": {
+            "a": {"type": "object", "properties": {"kind": {"const": "a"}, "next": {"$ref": "#"}}, "required": ["kind"]},
+            "b": {"allOf": [{"type": "object"}, {"properties": {"kind": {"enum": ["b", "c"]}}}]},
+        },
     });
     let prepared = prepared(&schema);
-    assert_eq!(prepared["oneOf"][0]["properties"]["kind"], json!({"const": "a"}));
-    assert_eq!(prepared["oneOf"][0]["required"], json!(["kind"]));
-    let list = prepared["oneOf"][0]["properties"]["list"]["$ref"].as_str().unwrap().strip_prefix('#').unwrap();
-    assert_eq!(prepared.pointer(list).unwrap(), &json!({"items": {"$ref": "#"}}));
+    assert_eq!(prepared["allOf"][0]["anyOf"].as_array().unwrap().len(), 3);
+    assert_eq!(prepared["allOf"][0]["anyOf"][1], json!({"type": "null"}));
+    let unclear = json!({"oneOf": [{"pattern": "a"}, {"pattern": "b"}]});
+    assert_eq!(prepare_value(&unclear).unwrap()["oneOf"].as_array().unwrap().len(), 2);
 }
 
 #[test]
 fn lists_of_items_are_written_as_today() {
     let old = json!({"items": [{"type": "null"}], "additionalItems": false});
     assert_eq!(prepared(&old), json!({"prefixItems": [{"type": "null"}], "items": false, "$defs": {}}));
-    fails(&json!({"additionalItems": false}), "additionalItems");
+    // Without a list of items it says nothing.
+    assert_eq!(prepared(&json!({"additionalItems": false, "items": true})), json!({"items": true, "$defs": {}}));
     fails(&json!({"items": [true], "prefixItems": [true]}), "prefixItems");
 }
 
 #[test]
-fn what_is_not_honoured_is_refused() {
-    for keyword in [
-        "not",
-        "if",
-        "then",
-        "else",
-        "contains",
-        "minContains",
-        "maxContains",
-        "propertyNames",
-        "dependencies",
-        "dependentRequired",
-        "dependentSchemas",
-        "unevaluatedItems",
-        "unevaluatedProperties",
-        "$dynamicRef",
-        "$dynamicAnchor",
-        "$recursiveRef",
-        "nullable",
-        "x-guidance",
-        "",
+fn unknown_keywords_and_formats_are_annotations() {
+    let schema = json!({"type": "string", "x-order": 1, "x-guidance": {"lenient": true}, "nullable": true, "readonly": true, "_comment": "x",
+        "enumNames": ["A"], "format": "int32", "contentEncoding": "base64", "tpye": 1, "": 2, "$vocabulary": {}, "$anchor": "a"});
+    assert_eq!(prepared(&schema), json!({"type": "string", "$defs": {}}));
+    assert_eq!(prepared(&json!({"type": "integer", "format": "date"})), json!({"type": "integer", "$defs": {}}));
+    assert_eq!(prepared(&json!({"type": "array", "maxItems": 2.0})), json!({"type": "array", "maxItems": 2, "$defs": {}}));
+    assert_eq!(prepared(&json!({"uniqueItems": false, "$id": "x"})), json!({"$defs": {}}));
+    assert_eq!(prepared(&json!({"items": {"$id": "x"}})), json!({"items": {}, "$defs": {}}));
+}
+
+#[test]
+fn what_cannot_be_exact_is_refused_by_name() {
+    for (keyword, value) in [
+        ("not", json!({"type": "integer"})),
+        ("not", json!({"pattern": "a"})),
+        ("not", json!({"const": {"a": 1}})),
+        ("if", json!({"multipleOf": 3})),
+        ("contains", json!({"type": "null"})),
+        ("propertyNames", json!({"anyOf": []})),
+        ("propertyNames", json!({"minLength": 1, "pattern": "a"})),
+        ("uniqueItems", json!(true)),
+        ("dependentRequired", json!({"a": 1})),
+        ("$dynamicRef", json!("#a")),
+        ("$recursiveRef", json!("#")),
     ] {
-        fails(&json!({"properties": {"a/b": {keyword: true}}}), &format!("{keyword:?} at #/properties/a~1b"));
+        let then = if keyword == "if" { json!(false) } else { json!(true) };
+        fails(&json!({"properties": {"a/b": {keyword: value, "then": then}}}), &format!("{keyword:?} at #/properties/a~1b"));
     }
-    fails(&json!({"uniqueItems": true}), "uniqueItems");
-    assert_eq!(prepared(&json!({"uniqueItems": false})), json!({"$defs": {}}));
-    fails(&json!({"items": {"$id": "x"}}), "$id");
-    assert_eq!(prepared(&json!({"$id": "x"})), json!({"$defs": {}}));
+    fails(&json!({"unevaluatedProperties": false, "allOf": [true]}), "unevaluatedProperties");
+    fails(&json!({"contains": true, "minContains": 2, "maxItems": 3}), "minContains");
+    fails(&json!({"contains": true, "maxContains": 2, "maxItems": 3}), "maxContains");
+    fails(&json!({"propertyNames": {"pattern": "a"}, "patternProperties": {"b": true}}), "propertyNames");
+}
+
+#[test]
+fn references_to_identifiers_become_pointers() {
+    let schema = json!({
+        "$id": "http://x.test/root/main.json",
+        "properties": {
+            "a": {"$ref": "part.json"}, "b": {"$ref": "#anchored"}, "c": {"$ref": "http://x.test/root/part.json#/$defs/in"},
+            "d": {"$ref": "main.json#/properties/e"}, "e": {"type": "null"}, "const": {"$ref": "/other#in"},
+        },
+        "$defs": {
+            "part": {"$id": "part.json", "$ref": "#/$defs/in", "$defs": {"in": {"type": "string"}}},
+            "x": {"$anchor": "anchored", "type": "boolean"},
+            "y": {"$id": "http://x.test/other", "$defs": {"z": {"$anchor": "in", "type": "integer"}}},
+            "data": {"enum": [{"$id": "part.json"}]},
+        },
+    });
+    let prepared = prepared(&schema);
+    let kind = |name: &str| {
+        let target = prepared["properties"][name]["$ref"].as_str().unwrap().strip_prefix('#').unwrap();
+        prepared.pointer(target).unwrap()["type"].clone()
+    };
+    assert_eq!(["a", "b", "c", "d", "const"].map(kind), ["string", "boolean", "string", "null", "integer"]);
+    fails(&json!({"$id": "http://x.test/a", "$ref": "b.json"}), "other documents");
 }
 
 #[test]
@@ -96,7 +128,7 @@ fn values_of_keywords_are_checked() {
         (json!({"multipleOf": 0}), "above 0"),
         (json!({"pattern": "(a"}), "unclosed"),
         (json!({"patternProperties": {"(a": true}}), "unclosed"),
-        (json!({"format": "unknown"}), "unknown"),
+        (json!({"format": 1}), "format"),
         (json!({"properties": []}), "object"),
         (json!({"anyOf": []}), "list"),
         (json!({"oneOf": {}}), "list"),
