@@ -5,7 +5,7 @@ import pytest
 from . import run
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'fastllm[server]'")
-QUICK = ("openai", "llm", "lm-eval")
+QUICK = ("openai", "anthropic", "instructor", "llm", "pydantic-ai", "lm-eval")
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ for model in ("smol", OpenAIChatCompletionsModel("smol", client)):
         name="Weather",
         model=model,
         tools=[get_weather],
+        tool_use_behavior="stop_on_first_tool",
         model_settings=ModelSettings(max_tokens=500, temperature=0, tool_choice="required"),
     )
     assert Runner.run_sync(agent, "What is the weather in Tokyo?", max_turns=4).final_output
