@@ -123,6 +123,13 @@ def test_a_format_that_does_not_read_the_template_is_not_taken():
     assert '{"name": "get_weather", "description": "d"' in text
 
 
+def test_seed_oss_is_not_qwen3_coder():
+    source = CHATML + "{# <seed:tool_call><function=f><parameter=p> #}"
+    source = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}" + source
+    assert _native.detect_tool_format(source) == "qwen3_coder"
+    assert "To answer without a tool" in render(source, [QUESTION], [declared()])
+
+
 def test_tools_without_a_system_role():
     text = render(TWO_ROLES, [QUESTION], [declared()])
     assert text.startswith("[user] To answer without a tool")

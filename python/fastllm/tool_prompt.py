@@ -137,7 +137,9 @@ def _calls_of(template: ChatTemplate, normalise: Normalise) -> _Calls:
     call["function"] = {"name": "probe_tool", "arguments": json.dumps({"probe_key": "probe value"})}  # type: ignore[assignment]
     called = {"role": "assistant", "content": "", "tool_calls": [call]}
     result = {"role": "tool", "tool_call_id": call["id"], "name": "probe_tool", "content": "probe result"}
-    format_ = _native.detect_tool_format(template.source)
+    # Seed-OSS puts tags of its own around calls that look like Qwen3-Coder's: they would stay in the content.
+    own_tags = "<seed:tool_call>" in template.source
+    format_ = "plain" if own_tags else _native.detect_tool_format(template.source)
     if template.support.calls and format_ != "plain":
         begun = [render([_QUESTION], "declared", is_open=is_open) for is_open in (True, False)]
         written = render([_QUESTION, called], "declared") or render([_QUESTION, called, result], "declared")
