@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from fastllm.roofline import Roofs
 
-__all__ = ["Finding", "busy", "findings"]
+__all__ = ["Finding", "busy", "findings", "load"]
 
 # Share of the CPUs that others may use, and bytes in swap, before they are worth a word.
 _BUSY = 0.25
@@ -92,15 +92,24 @@ def _memory() -> Iterator[Finding]:
         )
 
 
+def load() -> Finding | None:
+    """Other work that makes measurements worth less; None on a quiet machine."""
+    average = system.load_average()
+    if average is None or not busy():
+        return None
+    return Finding(
+        "load",
+        f"about {average:.1f} threads ran or waited in the last minute, on "
+        f"{system.logical_cpus() or system.allowed_cpus()} CPUs: what is measured now is lower than what a quiet machine "
+        "gives, and does not say which threads are best",
+        "stop other work before measuring, or run it with nice",
+    )
+
+
 def _scheduling() -> Iterator[Finding]:
-    load, allowed = system.load_average(), system.allowed_cpus()
-    if load is not None and busy():
-        yield Finding(
-            "load",
-            f"about {load:.1f} threads ran or waited in the last minute, on {system.logical_cpus() or allowed} CPUs: "
-            "what is measured now is lower than what a quiet machine gives, and does not say which threads are best",
-            "stop other work before measuring, or run it with nice",
-        )
+    found = load()
+    if found is not None:
+        yield found
     if system.autogroup() and busy():
         yield Finding(
             "autogroup",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastllm.cli import arguments, record, texts
 from fastllm.cli.conversation import Conversation
-from fastllm.cli.terminal import open_reader
+from fastllm.cli.terminal import Leave, open_reader
 from fastllm.errors import FastLLMError
 from fastllm.model import DEMO
 
@@ -74,21 +74,18 @@ def _talk(conversation: Conversation) -> int:
     while True:
         try:
             text = texts.argument(reader.read(), "the message").strip()
+            interrupted = False
+            if not conversation.take(text):
+                return 0
         except EOFError:
             return 0
+        except Leave:
+            return INTERRUPTED
         except KeyboardInterrupt:
-            if interrupted or reader.clears_lines:
+            if interrupted:
                 print()
                 return INTERRUPTED
             print("\n(Ctrl-C again, Ctrl-D or /quit leaves)")
             interrupted = True
-            continue
-        except texts.InputError as error:
-            print(error, file=sys.stderr)
-            continue
-        interrupted = False
-        try:
-            if not conversation.take(text):
-                return 0
         except (FastLLMError, OSError) as error:
             print(str(error).partition("\n")[0], file=sys.stderr)

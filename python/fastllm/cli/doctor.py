@@ -55,15 +55,20 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command."""
     # What is wrong with a file is said before anything is measured.
     fits = None if options.model is None else _plan(options)
+    # So is what makes the measurements worth less.
+    busy = diagnosis.load()
     facts = _facts()
     text = options.output == "text"
     if text:
+        if busy is not None:
+            print(f"This machine is busy: {busy.problem}.\n- {busy.remedy}\n")
         _print_facts(facts)
     demo = _demo()
     if text:
         print_columns([("demo model", f"{demo['tokens']} tokens with {demo['isa']}, {demo['threads']} threads")])
     roofs = roofline.measure()
     report = {
+        "busy": None if busy is None else dataclasses.asdict(busy),
         **facts,
         "demo": demo,
         "roofs": _roofs(roofs),

@@ -9,6 +9,8 @@ from prompt_toolkit.completion import Completer, Completion
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from fastllm.cli.terminal import Leave
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -23,8 +25,6 @@ class ToolkitReader:
 
     The history is kept in memory only: what is said to a model is not written to the disk.
     """
-
-    clears_lines = True
 
     def __init__(self, prompt: str, completions: Callable[[str], tuple[Sequence[str], int]]) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -58,7 +58,7 @@ def _keys() -> KeyBindings:
         if event.current_buffer.text:
             event.current_buffer.reset()
         else:
-            event.app.exit(exception=KeyboardInterrupt(), style="class:aborting")
+            event.app.exit(exception=Leave(), style="class:aborting")
 
     @keys.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:

@@ -11,26 +11,25 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Reader", "Wrapper", "open_reader"]
+__all__ = ["Leave", "Reader", "Wrapper", "open_reader"]
 
 PROMPT = "> "
 
 
+class Leave(KeyboardInterrupt):
+    """Ctrl-C on an empty line."""
+
+
 class Reader(Protocol):
-    """Reads messages from a terminal.
-
-    Attributes:
-        clears_lines: Whether Ctrl-C on a line with text clears it, so that `KeyboardInterrupt` means an empty one.
-    """
-
-    clears_lines: bool
+    """Reads messages from a terminal."""
 
     def read(self) -> str:
         """The next message.
 
         Raises:
             EOFError: Ctrl-D on an empty line.
-            KeyboardInterrupt: Ctrl-C.
+            Leave: Ctrl-C on an empty line, where the editor knows that it is.
+            KeyboardInterrupt: Ctrl-C otherwise.
         """
 
 
@@ -46,8 +45,6 @@ def open_reader(completions: Callable[[str], tuple[Sequence[str], int]]) -> Read
 
 class _PlainReader:
     """`input`, with the history and completion of readline where Python has it."""
-
-    clears_lines = False
 
     def __init__(self, completions: Callable[[str], tuple[Sequence[str], int]]) -> None:
         with contextlib.suppress(ImportError):  # not everywhere
