@@ -1,6 +1,5 @@
 """Batches: what is answered, what is refused, and that nothing is lost or repeated when a run is killed."""
 
-import contextlib
 import json
 import signal
 import subprocess
@@ -380,27 +379,45 @@ def test_a_full_disk_ends_the_run_and_a_later_one_goes_on(model, files, monkeypa
 
 def test_a_failing_sync_ends_the_run(model, files, monkeypatch):
     source, target = files
-    write(source, stories(40, 100))
-    monkeypatch.setattr("fastllm.batch.run._SYNC", 0.01)
+    write(source, stories(400, 100))
+    monkeypatch.setattr("fastllm.batch.run._SYNC", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(batch.journal.Journal, "sync", lambda self: self.path.joinpath("no folder").stat())
         with pytest.raises(NotADirectoryError):
             run_batch(model, source, target)
-    assert len(read(target)) < 40
+    assert len(read(target)) < 400
 
 
-def killed(command, target, lines):
-    """Starts a run and kills it when the output has some lines."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+# The command, which answers some requests and then waits: whatever ends it ends it in the middle.
+PAUSED = """
+import asyncio, sys
+from fastllm.batch.run import _Run
+from fastllm.cli import main
+left, answer = int(sys.argv[1]), _Run._answer
+async def counted(self, *arguments):
+    global left
+    left -= 1
+    if left < 0:
+        await asyncio.sleep(600)
+    return await answer(self, *arguments)
+_Run._answer = counted
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def ended(arguments, journal, answers, how):
+    """Starts a run, and ends it by a signal when it has written more answers. Its exit code, and its errors."""
+    before = len(journal.read_bytes().splitlines()) if journal.exists() else 0
+    command = [sys.executable, "-c", PAUSED, str(answers), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         end = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < end:
-            with contextlib.suppress(FileNotFoundError):
-                if target.read_bytes().count(b"\n") >= lines:
-                    break
+        while not journal.exists() or journal.read_bytes().count(b"\n") < before + answers:
+            assert process.poll() is None
+            assert time.monotonic() < end
             time.sleep(0.002)
-        alive = process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    return alive
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9 on Windows")
@@ -410,9 +427,11 @@ def test_kill_9_loses_and_repeats_nothing(model, tmp_path, name):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
     write(source, stories(60, 60))
-    command = [sys.executable, "-m", "fastllm", "batch", str(source), "-o", str(target), "--window", "8"]
+    arguments = ["batch", str(source), "-o", str(target), "--window", "8"]
+    command = [sys.executable, "-m", "fastllm", *arguments]
     journal = tmp_path / (name + ".jsonl") if name.endswith("parquet") else target
-    assert sum(killed(command, journal, lines) for lines in (1, 15, 30)) >= 2, "killed in the middle"
+    for answers in (1, 15, 30):
+        assert ended(arguments, journal, answers, signal.SIGKILL) == (-signal.SIGKILL, NOTE)
     assert not (tmp_path / "out.parquet").exists()
     kept = journal.read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
@@ -433,14 +452,10 @@ def test_kill_9_loses_and_repeats_nothing(model, tmp_path, name):
 
 def test_ctrl_c_and_a_second_run(tmp_path):
     source, target = write(tmp_path / "in.jsonl", stories(60, 60)), tmp_path / "out.jsonl"
-    command = [sys.executable, "-m", "fastllm", "batch", str(source), "-o", str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while not target.exists() or not target.stat().st_size:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.read().decode() == NOTE
-        assert process.wait(10) == 130
-    assert 0 < len(read(target)) < 60
+    arguments = ["batch", str(source), "-o", str(target)]
+    command = [sys.executable, "-m", "fastllm", *arguments]
+    assert ended(arguments, target, 5, signal.SIGINT) == (130, NOTE)
+    assert len(read(target)) == 5
     assert subprocess.run(command, capture_output=True, check=True, timeout=60).stderr.decode() == NOTE
     assert len(read(target)) == 60
 

@@ -151,7 +151,9 @@ def test_list_verify_and_clear(large, folder):
 def test_verify_deletes_what_is_damaged(large, folder):
     with fastllm.Model(large):
         pass
+    end = time.monotonic() + 60
     while not (models := cache.cached_models()) or models[0].condition != "ok":
+        assert time.monotonic() < end, models
         time.sleep(0.01)
     path = models[0].path
     data = bytearray(path.read_bytes())

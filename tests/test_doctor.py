@@ -86,22 +86,31 @@ def test_less_memory_is_read_where_there_is_less(monkeypatch):
     assert rates == [Rate(1.0, 1.0)] * 2
 
 
-@pytest.mark.parametrize("call", ["measure_compute('auto', 2, 60)", "measure_read('auto', [2], 1 << 28, 60)"])
+@pytest.mark.parametrize("call", ["measure_compute('auto', 2, 600)", "measure_read('auto', [2], 1 << 28, 600)"])
 def test_ctrl_c_stops_a_measurement(call):
     code = f"from fastllm import _native\nprint('go', flush=True)\n_native.{call}"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"go\n"
         time.sleep(0.5)
-        start = time.monotonic()
         process.send_signal(signal.SIGINT)
-        assert b"KeyboardInterrupt" in process.stderr.read()
-        assert time.monotonic() - start < 5, "the interpreter's end counts too, on a busy machine"
+        _, error = process.communicate(timeout=120)
+        assert b"KeyboardInterrupt" in error, "the measurement would take ten minutes"
 
 
-def test_measure_is_short_and_names_the_threads():
-    start = time.monotonic()
+def test_measure_is_short_and_names_the_threads(monkeypatch):
+    asked = []
+
+    def timed(measure, seconds):
+        def wrapped(*arguments):
+            asked.append(seconds(*arguments))
+            return measure(*arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(_native, "measure_compute", timed(_native.measure_compute, lambda *x: 2 * x[2]))
+    monkeypatch.setattr(_native, "measure_read", timed(_native.measure_read, lambda *x: len(x[1]) * x[3]))
     measured = roofline.measure()
-    assert time.monotonic() - start < 30, "seconds on a quiet machine"
+    assert 0 < sum(asked) < 15, "seconds"
     assert [read.threads for read in measured.reads] == roofline.thread_counts()
     assert {compute.isa for compute in measured.compute} == set(fastllm.available_isas())
     assert measured.isa == roofline.chosen_isa()

@@ -18,7 +18,7 @@ from fastllm import Model, SamplingParams
 STORY = "Once upon a time"
 
 
-def idle(model, seconds=2.0):
+def idle(model, seconds=60.0):
     """Whether all sequences of a model are free, soon."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -100,8 +100,8 @@ def load() -> Finding | None:
     return Finding(
         "load",
         f"about {average:.1f} threads ran or waited in the last minute, on "
-        f"{system.logical_cpus() or system.allowed_cpus()} CPUs: what is measured now is lower than what a quiet machine "
-        "gives, and does not say which threads are best",
+        f"{system.logical_cpus() or system.allowed_cpus()} CPUs: what is measured now is lower than what a quiet "
+        "machine gives, and does not say which threads are best",
         "stop other work before measuring, or run it with nice",
     )
 

@@ -77,7 +77,7 @@ def _talk(conversation: Conversation) -> int:
             interrupted = False
             if not conversation.take(text):
                 return 0
-        except EOFError:
+        except EOFError:  # noqa: PERF203 - a person types
             return 0
         except Leave:
             return INTERRUPTED
