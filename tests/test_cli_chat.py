@@ -147,6 +147,8 @@ def test_control_c_clears_the_line_and_then_leaves(terminal):
     terminal.interrupt()
     terminal.send(FRANCE + "\r")
     terminal.expect(PARIS)
+    if not terminal.toolkit:
+        terminal.expect("> ")
     terminal.interrupt()
     if not terminal.toolkit:
         terminal.send("\x03")
