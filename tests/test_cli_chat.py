@@ -155,10 +155,9 @@ def test_control_c_clears_the_line_and_then_leaves(terminal):
     assert terminal.exit_code() == 130
 
 
+@pytest.mark.parametrize("terminal", [True], indirect=True, ids=["prompt_toolkit"])
 def test_pasted_lines_are_one_message(terminal, tmp_path):
     saved = tmp_path / "saved.json"
-    if not terminal.toolkit:
-        pytest.skip("how readline takes a paste depends on its version")
     terminal.send("\x1b[200~Hello\rthere!\x1b[201~")
     terminal.expect("there!")
     terminal.send("\r")
