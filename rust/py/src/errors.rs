@@ -158,7 +158,7 @@ impl IntoPyErr for tokenizer::Error {
 
 impl IntoPyErr for chat::TemplateError {
     fn into_py_err(self, py: Python<'_>) -> PyErr {
-        let class = if matches!(self, chat::TemplateError::Thread(_)) { "OutOfMemoryError" } else { "TemplateError" };
+        let class = if matches!(self, chat::TemplateError::OutOfMemory { .. }) { "OutOfMemoryError" } else { "TemplateError" };
         raise(py, class, self)
     }
 }

@@ -37,7 +37,7 @@ fn convert(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
     } else if let Ok(flag) = object.cast::<PyBool>() {
         Ok(Value::Bool(flag.is_true()))
     } else if let Ok(text) = object.cast::<PyString>() {
-        Ok(Value::String(text.to_str()?.to_owned()))
+        Ok(Value::String(owned(text)?))
     } else if let Ok(integer) = object.cast::<PyInt>() {
         match (integer.extract::<i64>(), integer.extract::<u64>()) {
             (Ok(x), _) => Ok(x.into()),
@@ -65,7 +65,16 @@ fn map(dict: &Bound<'_, PyDict>, depth: usize) -> PyResult<Map<String, Value>> {
         let Ok(key) = key.cast::<PyString>() else {
             return Err(PyTypeError::new_err(format!("the key {} is not a str", key.repr()?)));
         };
-        items.insert(key.to_str()?.to_owned(), convert(&value, depth - 1)?);
+        items.insert(owned(key)?, convert(&value, depth - 1)?);
     }
     Ok(items)
+}
+
+/// A copy of a string; strings may be as long as a request.
+fn owned(text: &Bound<'_, PyString>) -> PyResult<String> {
+    let text = text.to_str()?;
+    let mut copy = String::new();
+    copy.try_reserve_exact(text.len()).map_err(|_| PyMemoryError::new_err("not enough memory for a string"))?;
+    copy.push_str(text);
+    Ok(copy)
 }

@@ -40,9 +40,12 @@ pub enum TemplateError {
         /// Line of the template.
         line: Option<usize>,
     },
-    /// The thread on which templates run could not be started: memory or threads are short.
-    #[error("the chat template has no thread to run on: {0}")]
-    Thread(String),
+    /// There is less memory than the conversation is likely to need, or none for the thread on which templates run.
+    #[error("not enough memory to render the conversation: about {needed} bytes")]
+    OutOfMemory {
+        /// Bytes that are likely to be needed.
+        needed: usize,
+    },
     /// The interpreter failed in a way that is not the template's fault.
     #[error("chat template: {0}")]
     Internal(String),

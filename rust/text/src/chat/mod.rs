@@ -14,6 +14,7 @@ mod filters;
 mod format;
 mod functions;
 mod lexer;
+mod memory;
 mod methods;
 mod names;
 mod objects;
@@ -90,8 +91,10 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TemplateError::Raised`] where the template refuses the conversation, [`TemplateError::Evaluation`] where an operation does
-    /// not fit its operands, [`TemplateError::Limit`] where the template asks for more work or memory than the input justifies.
+    /// not fit its operands, [`TemplateError::Limit`] where the template asks for more work or memory than the input justifies,
+    /// [`TemplateError::OutOfMemory`].
     pub fn render(&self, input: &RenderInput<'_>) -> Result<String, TemplateError> {
+        memory::check(input)?;
         on_large_stack(|| {
             let mut size = value::Size::default();
             let context = self.context(input, &mut size).ok_or(TemplateError::Limit { limit: Limit::ValueDepth, line: None })?;
@@ -164,7 +167,7 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, TemplateError> + Sen
         || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TemplateError::Internal("the interpreter panicked".into())));
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat-template".into()).stack_size(STACK).spawn_scoped(scope, guarded);
-        let thread = thread.map_err(|error| TemplateError::Thread(error.to_string()))?;
+        let thread = thread.map_err(|_| TemplateError::OutOfMemory { needed: STACK })?;
         thread.join().unwrap_or_else(|_| Err(TemplateError::Internal("the interpreter panicked".into())))
     })
 }
