@@ -24,7 +24,8 @@ else:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is of Linux")
-@pytest.mark.parametrize("megabytes", [0, 3, 20, 60])
+# With less than a few megabytes it is the interpreter that fails first.
+@pytest.mark.parametrize("megabytes", [3, 20, 60])
 @pytest.mark.parametrize(
     "call",
     [

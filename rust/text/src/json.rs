@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::memory;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 /// What a document may hold.
@@ -50,7 +51,7 @@ pub fn check(text: &[u8], limits: JsonLimits) -> Result<(), JsonError> {
     let text = std::str::from_utf8(text)
         .map_err(|error| JsonError::Invalid(format!("it is not UTF-8: the byte at {} begins no character", error.valid_up_to())))?;
     // Strings with escapes are put together in a buffer of the parser, which has no other answer to a shortage than to abort.
-    if Vec::<u8>::new().try_reserve_exact(text.len().saturating_mul(3)).is_err() {
+    if !memory::available(text.len().saturating_mul(3)) {
         return Err(JsonError::Memory);
     }
     let mut count = Count { limits, values: 0, objects: 0, exceeded: None };

@@ -3,5 +3,6 @@
 
 pub mod chat;
 pub mod json;
+pub mod memory;
 pub mod tokenizer;
 pub mod tools;

@@ -1,4 +1,4 @@
-//! Whether there is memory for a render.
+//! Whether there is memory for a template and its renders.
 //!
 //! The interpreter copies strings wherever a template handles them, and cannot report an allocation that fails: the process would
 //! end. So the memory that a conversation is likely to need is reserved, and given back, before the interpreter starts.
@@ -6,22 +6,32 @@
 use serde_json::Value;
 
 use super::{RenderInput, TemplateError};
+use crate::memory;
 
 /// Copies of the strings of a conversation that exist at a time: as values, as the text (which grows by doubling), filtered and joined
 /// by the template, and with guards.
 const COPIES: usize = 12;
 /// Bytes of a value beyond its string.
 const NODE: usize = 256;
-/// What every render needs.
-const BASE: usize = 1 << 20;
+/// What every run needs, its thread's heap and thread-local data included.
+const BASE: usize = 4 << 20;
 
-/// # Errors
-/// [`TemplateError::OutOfMemory`] where there is less than a render of `input` is likely to need.
-pub fn check(input: &RenderInput<'_>) -> Result<(), TemplateError> {
+/// Bytes that a render of `input` is likely to need.
+pub fn of_render(input: &RenderInput<'_>) -> usize {
     let mut bytes = size(input.messages) + input.tools.map_or(0, size);
     bytes += input.variables.values().map(size).sum::<usize>();
-    let needed = bytes.saturating_mul(COPIES).saturating_add(BASE);
-    Vec::<u8>::new().try_reserve_exact(needed).map_err(|_| TemplateError::OutOfMemory { needed })
+    bytes.saturating_mul(COPIES).saturating_add(BASE)
+}
+
+/// Bytes that compiling a template is likely to need: its syntax tree is larger than its source.
+pub fn of_compilation(source: &str) -> usize {
+    source.len().saturating_mul(NODE).saturating_add(BASE)
+}
+
+/// # Errors
+/// [`TemplateError::OutOfMemory`] where `needed` bytes are not available.
+pub fn check(needed: usize) -> Result<(), TemplateError> {
+    if memory::available(needed) { Ok(()) } else { Err(TemplateError::OutOfMemory { needed }) }
 }
 
 fn size(value: &Value) -> usize {

@@ -82,7 +82,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Syntax`], or [`TemplateError::Limit`] where the source is too large or nested too deeply.
     pub fn new(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<ChatTemplate, TemplateError> {
-        let (environment, variables) = on_large_stack(|| compile(source))?;
+        let (environment, variables) = on_large_stack(memory::of_compilation(source), || compile(source))?;
         let tokens = [("bos_token", bos_token.map(str::to_owned)), ("eos_token", eos_token.map(str::to_owned))];
         Ok(ChatTemplate { environment, variables, tokens })
     }
@@ -94,8 +94,7 @@ impl ChatTemplate {
     /// not fit its operands, [`TemplateError::Limit`] where the template asks for more work or memory than the input justifies,
     /// [`TemplateError::OutOfMemory`].
     pub fn render(&self, input: &RenderInput<'_>) -> Result<String, TemplateError> {
-        memory::check(input)?;
-        on_large_stack(|| {
+        on_large_stack(memory::of_render(input), || {
             let mut size = value::Size::default();
             let context = self.context(input, &mut size).ok_or(TemplateError::Limit { limit: Limit::ValueDepth, line: None })?;
             let mut environment = self.environment.clone();
@@ -161,8 +160,9 @@ fn compile(source: &str) -> Result<(Environment<'static>, Vec<String>), Template
     Ok((env, translated.variables))
 }
 
-/// Runs `work` on a thread whose stack is known; a panic becomes an error.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, TemplateError> + Send) -> Result<T, TemplateError> {
+/// Runs `work` on a thread whose stack is known, if there is memory for that and `needed` bytes; a panic becomes an error.
+fn on_large_stack<T: Send>(needed: usize, work: impl FnOnce() -> Result<T, TemplateError> + Send) -> Result<T, TemplateError> {
+    memory::check(needed.saturating_add(STACK))?;
     let guarded =
         || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TemplateError::Internal("the interpreter panicked".into())));
     std::thread::scope(|scope| {
