@@ -34,8 +34,8 @@ fn open(bytes: &[u8]) -> Result<StateReader, StateError> {
     StateReader::new(Cursor::new(bytes.to_vec()), bytes.len() as u64, &IDENTITY)
 }
 
-fn no_salt() -> std::sync::Arc<str> {
-    std::sync::Arc::from("")
+fn no_salt() -> Arc<str> {
+    Arc::from("")
 }
 
 fn ids() -> Vec<u32> {

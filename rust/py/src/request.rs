@@ -42,10 +42,13 @@ pub struct Prefill {
     total: usize,
 }
 
+/// The most likely tokens at a position, and their log-probabilities.
+type TopLogprobs = Vec<(u32, f32)>;
+
 /// Log-probabilities of further tokens of the prompt: id, its log-probability, and the most likely ones.
 #[pyclass(frozen, get_all, module = "fastllm._native")]
 pub struct PromptLogprobs {
-    tokens: Vec<(u32, f32, Vec<(u32, f32)>)>,
+    tokens: Vec<(u32, f32, TopLogprobs)>,
 }
 
 /// A token of the output and the text that it completes.
@@ -54,7 +57,7 @@ pub struct Token {
     id: u32,
     text: String,
     logprob: Option<f32>,
-    top: Option<Vec<(u32, f32)>>,
+    top: Option<TopLogprobs>,
 }
 
 /// The end of a request.
