@@ -123,11 +123,124 @@ def test_a_format_that_does_not_read_the_template_is_not_taken():
     assert '{"name": "get_weather", "description": "d"' in text
 
 
-def test_seed_oss_is_not_qwen3_coder():
-    source = CHATML + "{# <seed:tool_call><function=f><parameter=p> #}"
-    source = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}" + source
-    assert _native.detect_tool_format(source) == "qwen3_coder"
-    assert "To answer without a tool" in render(source, [QUESTION], [declared()])
+CALLS = (
+    "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.tool_calls %}BEGIN"
+    "{% for c in m.tool_calls %}CALL{% endfor %}END{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def calls_as(begin, call, argument, end):
+    """A template that writes calls in this way; NAME, JSON, ARGUMENTS, KEY and VALUE are placeholders."""
+    loop = "{% for k, v in c.function.arguments.items() %}" + argument + "{% endfor %}"
+    values = {"NAME": "c.function.name", "JSON": "c.function.arguments | tojson", "KEY": "k", "VALUE": "v"}
+    call = call.replace("ARGUMENTS", loop)
+    for word, value in values.items():
+        call = call.replace(word, f"{{{{ {value} }}}}")
+    return CALLS.replace("BEGIN", begin).replace("CALL", call).replace("END", end)
+
+
+# Calls of models without a format of their own here, with the format that their markers alone suggest.
+MINIMAX = "]<]minimax[>["
+SIMILAR = {
+    "apriel-1.5": (
+        "hermes",
+        "{# <tool_call> #}<tool_calls>[",
+        '{"name": "NAME", "arguments": JSON}',
+        "",
+        "]</tool_calls>",
+    ),
+    "apriel-1.5, tagged": (
+        "hermes",
+        "<tool_calls>",
+        '<tool_call>{"name": "NAME", "arguments": JSON}',
+        "",
+        "</tool_calls>",
+    ),
+    "minimax-m3": (
+        "hermes",
+        f"{MINIMAX}<tool_call>",
+        f'{MINIMAX}<invoke name="NAME">ARGUMENTS{MINIMAX}</invoke>',
+        f"{MINIMAX}<KEY>VALUE{MINIMAX}</KEY>",
+        f"{MINIMAX}</tool_call>",
+    ),
+    "functionary-3.1": ("llama3", "{# <|start_header_id|><|python_tag|> #}", "<function=NAME>JSON</function>", "", ""),
+    "gemma-4": ("plain", "<|tool_call>", "call:NAME{{ '{' }}ARGUMENTS{{ '}' }}", 'KEY:<|"|>VALUE<|"|>', "<tool_call|>"),
+    "own tags": (
+        "qwen3_coder",
+        "<own:call>",
+        "<function=NAME>ARGUMENTS</function>",
+        "<parameter=KEY>VALUE</parameter>",
+        "</own:call>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIMILAR)
+def test_similar_formats_are_told_apart(name):
+    taken_for, *parts = SIMILAR[name]
+    source = calls_as(*parts)
+    assert _native.detect_tool_format(source) == taken_for
+    text = render(source, [QUESTION], [declared()])
+    assert text.startswith("[system]To answer without a tool")
+    called = {"role": "assistant", "content": "", "tool_calls": [call("1", "Rome")]}
+    written = render(source, [QUESTION, called, result("1", "sunny")], [declared()])
+    assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>' in written
+
+
+KNOWN = {
+    "seed_oss": (
+        "",
+        "<seed:tool_call>\n<function=NAME>\nARGUMENTS</function>\n</seed:tool_call>",
+        "<parameter=KEY>VALUE</parameter>\n",
+        "",
+    ),
+    "minimax_m2": (
+        "<minimax:tool_call>\n",
+        '<invoke name="NAME">\nARGUMENTS</invoke>\n',
+        '<parameter name="KEY">VALUE</parameter>\n',
+        "</minimax:tool_call>",
+    ),
+    "pythonic": ("<|tool_call_start|>[", "NAME(ARGUMENTS)", 'KEY="VALUE"', "]<|tool_call_end|>"),
+    "qwen3_coder": (
+        "",
+        "<tool_call>\n<function=NAME>\nARGUMENTS</function>\n</tool_call>",
+        "<parameter=KEY>\nVALUE\n</parameter>\n",
+        "",
+    ),
+    "hermes": ("", '<tool_call>\n{"name": "NAME", "arguments": JSON}\n</tool_call>', "", ""),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_formats_that_are_known_are_taken(model, name):
+    source = calls_as(*KNOWN[name])
+    assert _native.detect_tool_format(source) == name
+    text = render(source, [QUESTION], [declared()])
+    assert text == "get_weather[user]What is the weather in Paris?\n[assistant]"
+    called = {"role": "assistant", "content": "", "tool_calls": [call("1", "Zürich")]}
+    written = render(source, [QUESTION, called], [declared()]).removesuffix("\n[assistant]")
+    answer = written.rsplit("[assistant]", 1)[1]
+    for at in range(len(answer)):
+        parser = _native.OutputParser(model.tokenizer._native, source, None, [declared()], "")
+        events = parser.push(answer[:at]) + parser.push(answer[at:]) + parser.finish()
+        assert [event[2] for event in events if event[0] in {"begin", "content"}] == ["get_weather"]
+        arguments = "".join(event[2] for event in events if event[0] == "arguments")
+        assert json.loads(arguments) == {"city": "Zürich"}
+
+
+def test_lfm2_5_without_calls_in_its_template():
+    source = (
+        "{% set keep_past_thinking = keep_past_thinking | default(false) %}{% if tools %}List of tools: "
+        "{{ tools | tojson }}\n{% endif %}" + CHATML
+    )
+    assert _native.detect_tool_format(source) == "pythonic"
+    called = {"role": "assistant", "content": "", "tool_calls": [call("1", "Rome")]}
+    text = render(source, [QUESTION, called, result("1", "sunny")], [declared()])
+    assert text.startswith('List of tools: [{"type": "function"')
+    assert "[get_weather(city='Rome')]" in text
+    assert "To answer without a tool" not in text
 
 
 def test_tools_without_a_system_role():

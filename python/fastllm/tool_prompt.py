@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -137,26 +138,31 @@ def _calls_of(template: ChatTemplate, normalise: Normalise) -> _Calls:
     call["function"] = {"name": "probe_tool", "arguments": json.dumps({"probe_key": "probe value"})}  # type: ignore[assignment]
     called = {"role": "assistant", "content": "", "tool_calls": [call]}
     result = {"role": "tool", "tool_call_id": call["id"], "name": "probe_tool", "content": "probe result"}
-    # Seed-OSS puts tags of its own around calls that look like Qwen3-Coder's: they would stay in the content.
-    own_tags = "<seed:tool_call>" in template.source
-    format_ = "plain" if own_tags else _native.detect_tool_format(template.source)
+    answered = render([_QUESTION, {"role": "assistant", "content": "probe answer"}])
+    format_ = _native.detect_tool_format(template.source)
     if template.support.calls and format_ != "plain":
         begun = [render([_QUESTION], "declared", is_open=is_open) for is_open in (True, False)]
         written = render([_QUESTION, called], "declared") or render([_QUESTION, called, result], "declared")
-        if not _reads_back(format_, written, begun):
+        if not _reads_back(format_, written, begun, answered):
             format_ = "plain"
-    answered = render([_QUESTION, {"role": "assistant", "content": "probe answer"}])
     return _Calls(format_, _frame(render([_QUESTION]), render([_QUESTION], is_open=True), answered))
 
 
-def _reads_back(format_: str, text: str, begun: list[str]) -> bool:
-    """Whether a format reads the call that a template has written, after one of the beginnings or anywhere."""
+def _reads_back(format_: str, text: str, begun: list[str], answered: str) -> bool:
+    """Whether a format parses the call that a template has rendered, after one of the prompts or anywhere.
+
+    Tags that remain in the content, and that the template does not write around every answer, belong to a different
+    format: the format would leave them in the content of each answer.
+    """
     answers = [text[len(prompt) :] for prompt in begun if prompt and text.startswith(prompt)]
     answer = text.rsplit("probe question", 1)[-1]
     answers += [answer, *(answer[answer.find(bare) :] for bare in "{[" if bare in answer)]
     for answer in answers:
-        calls = _native.read_calls(format_, [_probe_tool("probe_tool")], answer)
-        if [(name, json.loads(text)) for name, text in calls] == [("probe_tool", {"probe_key": "probe value"})]:
+        calls, content = _native.read_calls(format_, [_probe_tool("probe_tool")], answer)
+        if [(name, json.loads(given)) for name, given in calls] != [("probe_tool", {"probe_key": "probe value"})]:
+            continue
+        content = content.split("probe result", 1)[0]
+        if all(tag in answered for tag in re.findall(r"</?[\w:]+[^<>\s]*>", content)):
             return True
     return False
 

@@ -210,11 +210,19 @@ fn strict_calls_follow_the_schema_and_text_is_free() {
 #[test]
 fn bare_arguments_are_strict_too() {
     let tags = |tool: &str, a: &str| format!("<tool_call>\n<function={tool}>\n<parameter=a>\n{a}\n</parameter>\n</function>\n</tool_call>");
+    let seed =
+        |tool: &str, a: &str| format!("<seed:tool_call>\n<function={tool}>\n<parameter=a>{a}</parameter>\n</function>\n</seed:tool_call>");
+    let invoke = |tool: &str, a: &str| {
+        let call = format!("<invoke name=\"{tool}\">\n<parameter name=\"a\">{a}</parameter>\n</invoke>\n");
+        format!("<minimax:tool_call>\n{call}{call}</minimax:tool_call>")
+    };
     let glm = |tool: &str, a: &str| format!("<tool_call>{tool}\n<arg_key>a</arg_key>\n<arg_value>{a}</arg_value>\n</tool_call>");
     let python = |tool: &str, a: &str| format!("[{tool}(a={a})]");
-    for format in [Format::Qwen3Coder, Format::Glm4, Format::Pythonic] {
+    for format in [Format::Qwen3Coder, Format::SeedOss, Format::MinimaxM2, Format::Glm4, Format::Pythonic] {
         let text = |tool: &str, a: &str| match format {
             Format::Qwen3Coder => tags(tool, a),
+            Format::SeedOss => seed(tool, a),
+            Format::MinimaxM2 => invoke(tool, a),
             Format::Glm4 => glm(tool, a),
             _ => python(tool, a),
         };

@@ -52,24 +52,26 @@ pub fn detect_tool_format(template: &str) -> &'static str {
     Format::detect(template).name()
 }
 
-/// The calls in a text: names, and arguments as JSON text. Nothing where something in it is no call.
+/// Parses a text in a format. Returns the calls, as names and arguments as JSON text, and the content around them; no calls where one of
+/// them is malformed.
 #[pyfunction]
-pub fn read_calls(format: &str, tools: &Bound<'_, PyAny>, text: &str) -> PyResult<Vec<(String, String)>> {
+pub fn read_calls(format: &str, tools: &Bound<'_, PyAny>, text: &str) -> PyResult<(Vec<(String, String)>, String)> {
     let py = tools.py();
-    let Value::Array(tools) = json::from_python(tools)? else { return Ok(Vec::new()) };
+    let (mut calls, mut content) = (Vec::<(String, String)>::new(), String::new());
+    let Value::Array(tools) = json::from_python(tools)? else { return Ok((calls, content)) };
     let tools = Tools::from_json(&tools).or_raise(py)?;
-    let Some(format) = Format::from_name(format) else { return Ok(Vec::new()) };
+    let Some(format) = Format::from_name(format) else { return Ok((calls, content)) };
     let mut parser = Parser::new(Options { format, tools, ..Options::default() });
-    let mut calls = Vec::new();
     for event in parser.push(text).into_iter().chain(parser.finish()) {
         match event {
             Event::CallBegin { name, .. } => calls.push((name, String::new())),
             Event::Arguments { index, json } => calls.get_mut(index).into_iter().for_each(|(_, all)| all.push_str(&json)),
-            Event::Malformed { .. } => return Ok(Vec::new()),
-            Event::Content(_) | Event::Reasoning(_) | Event::CallEnd { .. } => {}
+            Event::Malformed { .. } => return Ok((Vec::new(), content)),
+            Event::Content(text) => content.push_str(&text),
+            Event::Reasoning(_) | Event::CallEnd { .. } => {}
         }
     }
-    Ok(calls)
+    Ok((calls, content))
 }
 
 #[pymethods]

@@ -183,7 +183,9 @@ impl<'a> Lark<'a> {
             let (rule, name) = (format!("p_{number}"), open("\0"));
             let (before, after) = name.split_once('\0').unwrap_or_default();
             self.rule(&format!("v_{number}[lazy]"), &format!("/(?s:.*){}/", pattern(close)));
-            self.rule(&rule, &format!("{} /[^<>\\n]{{1,256}}/ {} v_{number}", Self::text(before), Self::text(after)));
+            // Terminals are greedy: what follows the name must not be part of it.
+            let quote = if after.starts_with('"') { "\"" } else { "" };
+            self.rule(&rule, &format!("{} /[^<>{quote}\\n]{{1,256}}/ {} v_{number}", Self::text(before), Self::text(after)));
             return format!("{rule}*");
         }
         let tool = number;

@@ -3,7 +3,8 @@
 use super::call::JsonCalls;
 use super::constraint::{Constraint, Lark};
 use super::{Dialect, Tools};
-use super::{command_r, deepseek, generic, glm4, granite, harmony, hermes, kimi_k2, llama3, mistral, nemotron, pythonic, qwen3_coder};
+use super::{command_r, deepseek, generic, glm4, granite, harmony, hermes, kimi_k2, llama3, minimax_m2, mistral, nemotron};
+use super::{pythonic, qwen3_coder, seed_oss, xml};
 
 /// The markers around reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,10 @@ pub enum Format {
     Harmony,
     /// `<function=…><parameter=…>`: Qwen3-Coder.
     Qwen3Coder,
+    /// `<seed:tool_call><function=…><parameter=…>`: Seed-OSS.
+    SeedOss,
+    /// `<minimax:tool_call><invoke name="…"><parameter name="…">`: MiniMax M2.
+    MinimaxM2,
     /// `<|START_ACTION|>[{"tool_name": …, "parameters": {…}}]`: Command R7B and A.
     CommandR,
     /// ``Action: ```json [{"tool_name": …}]``: Command R and R+.
@@ -55,13 +60,13 @@ pub enum Format {
 }
 
 use Format::{
-    CommandR, CommandRPlus, DeepSeek, DeepSeekV31, Generic, Glm4, Granite, Harmony, Hermes, KimiK2, Llama3, Mistral, MistralArgs, Nemotron,
-    Plain, Pythonic, Qwen3Coder,
+    CommandR, CommandRPlus, DeepSeek, DeepSeekV31, Generic, Glm4, Granite, Harmony, Hermes, KimiK2, Llama3, MinimaxM2, Mistral,
+    MistralArgs, Nemotron, Plain, Pythonic, Qwen3Coder, SeedOss,
 };
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 17] = [
+    pub const ALL: [Format; 19] = [
         Plain,
         Hermes,
         Llama3,
@@ -72,6 +77,8 @@ impl Format {
         DeepSeekV31,
         Harmony,
         Qwen3Coder,
+        SeedOss,
+        MinimaxM2,
         CommandR,
         CommandRPlus,
         Granite,
@@ -94,6 +101,8 @@ impl Format {
             DeepSeekV31 => "deepseek_v3_1",
             Harmony => "harmony",
             Qwen3Coder => "qwen3_coder",
+            SeedOss => "seed_oss",
+            MinimaxM2 => "minimax_m2",
             CommandR => "command_r",
             CommandRPlus => "command_r_plus",
             Granite => "granite",
@@ -126,11 +135,18 @@ impl Format {
             (Nemotron, has("<TOOLCALL>")),
             (Granite, has("<|tool_call|>")),
             (Glm4, has("<arg_key>")),
+            (SeedOss, has("<seed:tool_call>")),
+            (MinimaxM2, has("<minimax:tool_call>") && has("<parameter name=")),
             (Qwen3Coder, has("<function=") && has("<parameter=")),
             (Hermes, has("<tool_call>")),
             (
                 Pythonic,
-                has("<|tool_list_start|>") || has("<|tool_call_start|>") || has("<|python_start|>") || has("func_name1(params_name1"),
+                has("<|tool_list_start|>")
+                    || has("<|tool_call_start|>")
+                    || has("<|python_start|>")
+                    || has("func_name1(params_name1")
+                    // LFM2.5: the first templates write no calls, but are the only ones with this option and this title.
+                    || (has("keep_past_thinking") && has("List of tools: ")),
             ),
             (Llama3, has("<|start_header_id|>") && (has("<|python_tag|>") || has("\"parameters\": "))),
         ];
@@ -147,6 +163,8 @@ impl Format {
             DeepSeek | DeepSeekV31 => deepseek::MARKERS,
             Harmony => harmony::MARKERS,
             Qwen3Coder => qwen3_coder::MARKERS,
+            SeedOss => seed_oss::MARKERS,
+            MinimaxM2 => minimax_m2::MARKERS,
             CommandR | CommandRPlus => command_r::MARKERS,
             Granite => granite::MARKERS,
             Nemotron => nemotron::MARKERS,
@@ -172,6 +190,8 @@ impl Format {
             Mistral | MistralArgs => mistral::OPENERS,
             DeepSeek | DeepSeekV31 => deepseek::OPENERS,
             Qwen3Coder => qwen3_coder::OPENERS,
+            SeedOss => seed_oss::OPENERS,
+            MinimaxM2 => minimax_m2::OPENERS,
             CommandR | CommandRPlus => command_r::OPENERS,
             Granite => granite::OPENERS,
             Nemotron => nemotron::OPENERS,
@@ -225,7 +245,9 @@ impl Format {
             Pythonic => Box::new(pythonic::List::new(tools, false)),
             Mistral | MistralArgs => Box::new(mistral::Calls::new(tools)),
             DeepSeek | DeepSeekV31 => Box::new(deepseek::calls(opener)),
-            Qwen3Coder => Box::new(qwen3_coder::Call::new(tools, opener)),
+            Qwen3Coder => Box::new(xml::Calls::new(&qwen3_coder::TAGS, tools, opener)),
+            SeedOss => Box::new(xml::Calls::new(&seed_oss::TAGS, tools, opener)),
+            MinimaxM2 => Box::new(xml::Calls::new(&minimax_m2::TAGS, tools, opener)),
             CommandR | CommandRPlus => json(command_r::shape(opener)),
             Granite => json(granite::SHAPE),
             Nemotron => json(nemotron::SHAPE),
@@ -279,6 +301,8 @@ impl Format {
             DeepSeek => deepseek::grammar(lark, true),
             DeepSeekV31 => deepseek::grammar(lark, false),
             Qwen3Coder => qwen3_coder::grammar(lark),
+            SeedOss => seed_oss::grammar(lark),
+            MinimaxM2 => minimax_m2::grammar(lark),
             CommandR => command_r::grammar(lark),
             CommandRPlus => command_r::grammar_plus(lark),
             Granite => granite::grammar(lark),
@@ -300,6 +324,7 @@ impl Reasoning {
         let known = [
             Reasoning { open: "<|START_THINKING|>", close: "<|END_THINKING|>" },
             Reasoning { open: "[THINK]", close: "[/THINK]" },
+            Reasoning { open: "<seed:think>", close: "</seed:think>" },
             Reasoning::THINK,
         ];
         known.into_iter().find(|r| template.contains(r.open) || template.contains(r.close))

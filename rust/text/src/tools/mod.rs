@@ -23,6 +23,7 @@ mod hermes;
 mod json;
 mod kimi_k2;
 mod llama3;
+mod minimax_m2;
 mod mistral;
 mod named;
 mod nemotron;
@@ -30,11 +31,13 @@ mod parser;
 mod python;
 mod pythonic;
 mod qwen3_coder;
+mod seed_oss;
 mod sink;
 mod tagged;
 #[cfg(test)]
 mod tests;
 mod typed;
+mod xml;
 
 use std::borrow::Cow;
 use std::fmt::Debug;

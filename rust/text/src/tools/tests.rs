@@ -141,6 +141,21 @@ const SAMPLES: &[(Format, &str, usize)] = &[
     ),
     (Format::Qwen3Coder, "<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>", 1),
     (
+        Format::SeedOss,
+        "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n</function>\n</seed:tool_call>\n<seed:tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>2</parameter>\n</function>\n</seed:tool_call>",
+        2,
+    ),
+    (
+        Format::MinimaxM2,
+        "<minimax:tool_call>\n<invoke name=\"get_weather\">\n<parameter name=\"city\">Paris</parameter>\n</invoke>\n<invoke name=\"add\">\n<parameter name=\"a\">1</parameter>\n<parameter name=\"b\">2</parameter>\n</invoke>\n</minimax:tool_call>",
+        2,
+    ),
+    (
+        Format::MinimaxM2,
+        "<minimax:tool_call><invoke name=\"get_weather\"><parameter name=\"city\">Paris</parameter></invoke></minimax:tool_call>\n<minimax:tool_call><invoke name=\"add\"><parameter name=\"a\">1</parameter><parameter name=\"b\">2</parameter></invoke></minimax:tool_call>",
+        2,
+    ),
+    (
         Format::CommandR,
         "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"get_weather\", \"parameters\": {\"city\": \"Paris\"}},\n    {\"tool_call_id\": \"1\", \"tool_name\": \"add\", \"parameters\": {\"a\": 1, \"b\": 2}}\n]<|END_ACTION|>",
         2,
@@ -366,6 +381,9 @@ fn what_is_no_call_stays_in_the_content() {
         (Format::KimiK2, "<|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>"),
         (Format::Qwen3Coder, "<tool_call>\n<function=add>\n<parameter=a>\n1"),
         (Format::Qwen3Coder, "<tool_call>\n<func"),
+        (Format::SeedOss, "<seed:tool_call>\n<function=add>\n<parameter=a>1"),
+        (Format::MinimaxM2, "<minimax:tool_call>\n<invoke name=\"add\">\n<parameter name=\"a\">1</parameter>"),
+        (Format::MinimaxM2, "<minimax:tool_call>\n{}"),
         (Format::Glm4, "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1"),
         (Format::Pythonic, "[add(a=b)]"),
         (Format::Pythonic, "[add(a=1"),
@@ -404,6 +422,11 @@ fn arguments_are_json_whatever_the_model_writes() {
     // Types by the schema.
     let text = "<tool_call><function=get_weather><parameter=city>\n007\n</parameter><parameter=days>\n3\n</parameter><parameter=exact>True</parameter><parameter=tags>['a', \"b\"]</parameter><parameter=other>null</parameter></function></tool_call>";
     assert_eq!(call(Format::Qwen3Coder, text), [json!({"city": "007", "days": 3, "exact": true, "tags": ["a", "b"], "other": null})]);
+    let text = "<seed:tool_call><function=get_weather><parameter=city>\nA\n\n</parameter><parameter=days>3</parameter></function></seed:tool_call>";
+    assert_eq!(call(Format::SeedOss, text), [json!({"city": "A\n", "days": 3})]);
+    // Values of MiniMax M2 have nothing around them.
+    let text = "<minimax:tool_call><invoke name=\"get_weather\"><parameter name=\"city\">\n<b>é😀\n</parameter><parameter name=\"tags\">[\"</invoke>\"]</parameter></invoke></minimax:tool_call>";
+    assert_eq!(call(Format::MinimaxM2, text), [json!({"city": "\n<b>é😀\n", "tags": ["</invoke>"]})]);
     let text = "<tool_call>get_weather<arg_key>city</arg_key><arg_value>{\"x\": 1}</arg_value><arg_key>days</arg_key><arg_value>many</arg_value></tool_call>";
     assert_eq!(call(Format::Glm4, text), [json!({"city": "{\"x\": 1}", "days": "many"})]);
     assert_eq!(call(Format::Glm4, "<tool_call>now</tool_call>"), [json!({})]);
@@ -469,7 +492,10 @@ fn templates_give_their_format_away() {
     for (template, format) in [
         ("<tool_call></tool_call>", Format::Hermes),
         ("<tool_call> <function=x> <parameter=y>", Format::Qwen3Coder),
+        ("<tool_call> <seed:tool_call> <function=x> <parameter=y>", Format::SeedOss),
+        ("<minimax:tool_call> <invoke name=\"x\"> <parameter name=\"y\">", Format::MinimaxM2),
         ("<tool_call> <arg_key>", Format::Glm4),
+        ("List of tools: {% set keep_past_thinking = false %}", Format::Pythonic),
         ("[TOOL_CALLS] [ARGS]", Format::MistralArgs),
         ("Hi {{ messages }}", Format::Plain),
     ] {
@@ -481,6 +507,7 @@ fn templates_give_their_format_away() {
     assert_eq!(Format::from_name("hermes "), None);
     assert!(Reasoning::THINK.is_open("<|im_start|>assistant\n<think>\n") && !Reasoning::THINK.is_open("<think></think>"));
     assert_eq!(Reasoning::detect("… split('</think>')"), Some(Reasoning::THINK));
+    assert_eq!(Reasoning::detect("<seed:think>").map(|reasoning| reasoning.close), Some("</seed:think>"));
 }
 
 fn constraint<'a>(tools: &'a Tools, control: &'a dyn Fn(&str) -> Option<u32>) -> Constraint<'a> {
