@@ -105,7 +105,7 @@ impl Compiler {
         if let Some(grammar) = lock(&self.cache).get(source) {
             return Ok(grammar);
         }
-        memory::check(limits::COMPILE_BYTES)?;
+        memory::check(compile_bytes(source))?;
         let factory = self.factory()?;
         let mut grammar = self.on_thread(factory, source.clone())?;
         if let Some(names) = &mut grammar.names {
@@ -128,7 +128,7 @@ impl Compiler {
         let (reply, result) = sync_channel(1);
         let tokenizer = Arc::clone(&self.tokenizer);
         let run = move || {
-            let compile = || memory::check(limits::COMPILE_BYTES).and_then(|()| compile(&factory, tokenizer, &source));
+            let compile = || memory::check(compile_bytes(&source)).and_then(|()| compile(&factory, tokenizer, &source));
             let compiled = catch_unwind(AssertUnwindSafe(compile));
             drop(slot);
             drop(reply.send(compiled.unwrap_or_else(|panic| Err(GrammarError::Compile(format!("panic: {}", message(panic.as_ref())))))));
@@ -141,6 +141,10 @@ impl Compiler {
             Err(RecvTimeoutError::Disconnected) => Err(GrammarError::Compile("the thread that compiles it ended".to_owned())),
         }
     }
+}
+
+fn compile_bytes(source: &Source) -> usize {
+    limits::COMPILE_BYTES + limits::COMPILE_BYTES_PER_BYTE * source.len()
 }
 
 fn compile(factory: &ParserFactory, tokenizer: Arc<Tokenizer>, source: &Source) -> Result<Grammar, GrammarError> {

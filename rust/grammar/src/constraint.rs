@@ -22,13 +22,15 @@ pub struct Position {
     mask: Vec<u32>,
     /// The names of the objects in a JSON text.
     keys: Option<Keys>,
+    /// Masks that were computed to follow the output again.
+    masks_again: usize,
 }
 
 impl Position {
     pub fn new(grammar: Arc<Grammar>) -> Self {
         let matcher = grammar.matcher();
         let keys = grammar.names().map(|_| Keys::default());
-        Self { grammar, matcher, ids: Vec::new(), forced: VecDeque::new(), mask: Vec::new(), keys }
+        Self { grammar, matcher, ids: Vec::new(), forced: VecDeque::new(), mask: Vec::new(), keys, masks_again: 0 }
     }
 
     /// The mask without regard to what must follow, which may then come in other tokens than the tokenizer's: for texts that could still
@@ -56,25 +58,34 @@ impl Position {
     /// A step of the matcher. It keeps every state of the lexer that any token could have led to, and their number is limited: where the
     /// limit is reached, a new one follows the output, with the states of that alone, and takes the step.
     fn step<T>(&mut self, mut take: impl FnMut(&mut Matcher) -> Result<T, String>) -> Result<T, ConstraintError> {
-        memory::check(limits::MASK_BYTES).map_err(|error| ConstraintError::OutOfMemory(error.to_string()))?;
+        check_memory()?;
         match take(&mut self.matcher) {
             Err(error) if is_limit(&error) && !self.ids.is_empty() => {
-                let again = |refill| self.follow_again(refill).ok();
-                self.matcher = again(limits::REFILL_TOKENS).or_else(|| again(1)).ok_or_else(|| failed(&error))?;
+                let followed = limits::REFILL_TOKENS.into_iter().find_map(|refill| self.follow_again(refill).transpose());
+                self.matcher = followed.ok_or_else(|| failed(&error))??;
+                check_memory()?;
                 take(&mut self.matcher).map_err(|error| failed(&error))
             }
             result => result.map_err(|error| failed(&error)),
         }
     }
 
-    /// A new matcher after the output so far. Masks, of which one is computed every `refill` tokens, fill up the fuel of the lexer.
-    fn follow_again(&self, refill: usize) -> anyhow::Result<Matcher> {
+    /// A new matcher after the output so far. Masks, of which one is computed every `refill` tokens, fill up the fuel of the lexer. What
+    /// this costs is bounded: a grammar that uses up every new matcher soon is given up.
+    fn follow_again(&mut self, refill: usize) -> Result<Option<Matcher>, ConstraintError> {
+        let masks = self.ids.len().div_ceil(refill);
+        if masks > limits::MASKS_AT_ONCE || self.masks_again + masks > limits::MASKS_AGAIN + self.ids.len() * limits::MASKS_PER_TOKEN {
+            return Ok(None);
+        }
+        self.masks_again += masks;
         let mut matcher = self.grammar.matcher();
         for ids in self.ids.chunks(refill) {
-            matcher.consume_tokens(ids)?;
-            matcher.compute_mask_or_eos()?;
+            check_memory()?;
+            if matcher.consume_tokens(ids).is_err() || matcher.compute_mask_or_eos().is_err() {
+                return Ok(None);
+            }
         }
-        Ok(matcher)
+        Ok(Some(matcher))
     }
 
     fn find_forced(&mut self) -> Result<(), ConstraintError> {
@@ -134,6 +145,11 @@ pub fn allow(mask: &mut [u32], id: u32) {
     if let Some(word) = mask.get_mut(id as usize / 32) {
         *word |= 1 << (id % 32);
     }
+}
+
+/// Whether there is memory for a mask.
+fn check_memory() -> Result<(), ConstraintError> {
+    memory::check(limits::MASK_BYTES).map_err(|error| ConstraintError::OutOfMemory(error.to_string()))
 }
 
 fn failed(error: &str) -> ConstraintError {

@@ -12,6 +12,8 @@ use crate::constraint::allows;
 
 /// Maximum number of positions that are looked at to find out whether a name can still become a new one.
 const MAX_POSITIONS: usize = 64;
+/// The same for all tokens of a mask. Where it is used up, the tokens that are left are taken for ones after which no other name comes.
+const MAX_POSITIONS_OF_MASK: usize = 1024;
 
 /// The part of a JSON text where its last byte is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +140,7 @@ impl Keys {
         }
         let ids: &mut dyn Iterator<Item = u32> =
             if limited.is_some() && self.in_name() { &mut (0..tokens.count) } else { &mut tokens.quotes.iter().copied() };
+        let mut left = MAX_POSITIONS_OF_MASK;
         for id in ids {
             if !allows(mask, id) {
                 continue;
@@ -145,7 +148,13 @@ impl Keys {
             let keep = match self.outcome(tokens.bytes(id)) {
                 Outcome::Fine => true,
                 Outcome::Twice => false,
-                Outcome::Unfinished => limited.is_none_or(|matcher| self.can_differ(matcher, id, tokens, &mut 0)),
+                Outcome::Unfinished => limited.is_none_or(|matcher| {
+                    let most = left.min(MAX_POSITIONS);
+                    let mut positions = most;
+                    let differs = self.can_differ(matcher, id, tokens, &mut positions);
+                    left -= most - positions;
+                    differs
+                }),
             };
             if !keep && let Some(word) = mask.get_mut(id as usize / 32) {
                 *word &= !(1 << (id % 32));
@@ -153,12 +162,16 @@ impl Keys {
         }
     }
 
-    /// Whether the name that is unfinished after the token `id` can become one that is not there yet.
+    /// Whether the name that is unfinished after the token `id` can become one that is not there yet. `positions`: how many may be
+    /// looked at.
     fn can_differ(&self, matcher: &Matcher, id: u32, tokens: &Tokens, positions: &mut usize) -> bool {
-        *positions += 1;
+        if *positions == 0 {
+            return false;
+        }
+        *positions -= 1;
         let mut matcher = matcher.clone();
         let mut after = self.clone();
-        if *positions > MAX_POSITIONS || !after.read(tokens.bytes(id)) || matcher.consume_token(id).is_err() {
+        if !after.read(tokens.bytes(id)) || matcher.consume_token(id).is_err() {
             return false;
         }
         let Ok(mask) = matcher.compute_mask() else { return false };

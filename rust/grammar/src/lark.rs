@@ -20,7 +20,7 @@ const OPTIONS: [&str; 4] = ["no_forcing", "allow_invalid_utf8", "allow_initial_s
 /// # Errors
 /// A limit; something that is not honoured; a special token that the vocabulary does not have; a schema within that is none.
 pub fn prepare(text: &str, tokenizer: &Tokenizer) -> Result<String, GrammarError> {
-    Scanner { text, at: 0, out: String::with_capacity(text.len()), depth: 0, rules: 0, tokenizer }.run()
+    Scanner { text, at: 0, out: String::with_capacity(text.len()), depth: 0, rules: 0, classes: 0, tokenizer }.run()
 }
 
 /// `text` as a literal of a Lark grammar.
@@ -51,12 +51,26 @@ pub fn check_regex(regex: &str) -> Result<(), GrammarError> {
     if regex.is_empty() {
         return Err(GrammarError::Regex("it is empty".to_owned()));
     }
+    limit("a regex with bytes", regex.len(), limits::REGEX_BYTES)?;
+    limit("Unicode character classes", unicode_classes(regex), limits::REGEX_CLASSES)?;
     match Parser::new().parse(regex) {
         Ok(hir) => check_repetitions(&hir),
         Err(regex_syntax::Error::Parse(error)) => Err(regex_error(regex, error.span().start.offset, error.kind())),
         Err(regex_syntax::Error::Translate(error)) => Err(regex_error(regex, error.span().start.offset, error.kind())),
         Err(error) => Err(GrammarError::Regex(error.to_string())),
     }
+}
+
+/// Classes of Unicode's in the text of a regex, such as `\w` and `\p{L}`: each becomes hundreds of ranges when it is read.
+fn unicode_classes(regex: &str) -> usize {
+    let mut chars = regex.chars();
+    let mut count = 0;
+    while let Some(c) = chars.next() {
+        if c == '\\' && chars.next().is_some_and(|c| "wWdDsSpP".contains(c)) {
+            count += 1;
+        }
+    }
+    count
 }
 
 /// The parser limits how deep a regex is nested.
@@ -88,6 +102,8 @@ struct Scanner<'a> {
     out: String,
     depth: usize,
     rules: usize,
+    /// Classes of Unicode's in its regexes.
+    classes: usize,
     tokenizer: &'a Tokenizer,
 }
 
@@ -164,8 +180,11 @@ impl Scanner<'_> {
         Err(self.error(format!("{quote} is never closed")))
     }
 
-    fn regex(&self) -> Result<usize, GrammarError> {
-        self.quoted('/')
+    fn regex(&mut self) -> Result<usize, GrammarError> {
+        let len = self.quoted('/')?;
+        self.classes += unicode_classes(&self.rest()[..len]);
+        limit("Unicode character classes", self.classes, limits::REGEX_CLASSES)?;
+        Ok(len)
     }
 
     /// The digits of a number, which is a count of repetitions unless it is the value of an attribute.
@@ -205,7 +224,9 @@ impl Scanner<'_> {
             }
             key_expected = c == ',' || (key_expected && c.is_whitespace());
             let skip = match c {
-                '"' | '/' => Scanner { text: rest, at: 0, out: String::new(), depth: 0, rules: 0, tokenizer: self.tokenizer }.quoted(c),
+                '"' | '/' => {
+                    Scanner { text: rest, at: 0, out: String::new(), depth: 0, rules: 0, classes: 0, tokenizer: self.tokenizer }.quoted(c)
+                }
                 _ => Ok(word.max(c.len_utf8())),
             };
             rest = &rest[skip.map_err(|_| self.error("an attribute is never closed"))?..];
@@ -237,7 +258,11 @@ impl Scanner<'_> {
     fn directive(&mut self) -> Result<(), GrammarError> {
         let len = self.rest()[1..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(self.rest().len(), |len| len + 1);
         match &self.rest()[..len] {
-            "%json" => self.json(len, |value| schema::prepare_value(&value)),
+            "%json" => self.json(len, |value| {
+                let prepared = schema::prepare_value(&value)?;
+                schema::check_counts(&prepared)?;
+                Ok(prepared)
+            }),
             "%llguidance" => self.json(len, |value| {
                 match value.as_object().and_then(|options| options.keys().find(|key| !OPTIONS.contains(&key.as_str()))) {
                     Some(key) => Err(GrammarError::Keyword { keyword: key.clone(), place: "%llguidance".to_owned(), what: String::new() }),

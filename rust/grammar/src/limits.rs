@@ -31,12 +31,26 @@ pub const STACK_BYTES: usize = 256 << 20;
 /// Bytes of compiled grammars that are kept for the next request.
 pub const CACHE_BYTES: usize = 64 << 20;
 
-/// Memory that compiling a grammar may take, by the limits below.
+/// Maximum number of bytes of a regex: longer ones are beyond the limits of the lexer, which takes seconds to find out.
+pub const REGEX_BYTES: usize = 512 << 10;
+/// Maximum number of Unicode character classes (`\w`, `\p{L}`) of a regex, or of a grammar's regexes: each takes some kilobytes.
+pub const REGEX_CLASSES: usize = 50_000;
+/// Memory that compiling a grammar may take, by the limits below. Measured: 102 MiB for a short regex that uses up all fuel.
 pub const COMPILE_BYTES: usize = 160 << 20;
-/// Memory that one mask may take, by the limits below. Above 32 MiB, so that glibc does not keep it for small allocations.
+/// What each byte of the source may take besides. Measured: 400 for literals, 1,150 for `\w`.
+pub const COMPILE_BYTES_PER_BYTE: usize = 1_200;
+/// Memory that one mask may take, by the limits below. Above 32 MiB, so that glibc does not keep it for small allocations. Measured: 45
+/// MiB in all masks of an output of 150 tokens.
 pub const MASK_BYTES: usize = 40 << 20;
-/// After how many tokens the fuel for masks is filled up while an output is followed again.
-pub const REFILL_TOKENS: usize = 64;
+/// After how many tokens the fuel for masks is filled up while an output is followed again: first seldom, and more often where that is
+/// not enough.
+pub const REFILL_TOKENS: [usize; 3] = [64, 8, 1];
+/// Maximum number of masks that are computed to follow an output again at once.
+pub const MASKS_AT_ONCE: usize = 256;
+/// The same in all, for each token of the output.
+pub const MASKS_PER_TOKEN: usize = 4;
+/// The same in all, besides those for each token.
+pub const MASKS_AGAIN: usize = 64;
 
 /// Limits within llguidance: counts, so that the same input always meets the same limit.
 pub(crate) fn parser() -> ParserLimits {

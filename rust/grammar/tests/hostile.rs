@@ -50,9 +50,19 @@ fn regexes() {
         ("nothing", "[^\\s\\S]".to_owned()),
         ("long", "ab".repeat(500_000)),
         ("too long", "ab".repeat(600_000)),
+        ("many classes", r"\w".repeat(500_000)),
     ] {
         try_out(name, &regex(&text));
     }
+}
+
+#[test]
+fn character_classes_of_regexes_are_limited() {
+    assert!(
+        try_out("many classes", &regex(&r"\w".repeat(50_001))).starts_with("refused: the grammar has Unicode character classes: 50001")
+    );
+    assert!(try_out("in a grammar", &lark(&format!("start: /{}/", r"\w".repeat(50_001)))).starts_with("refused: the grammar has Unicode"));
+    assert!(try_out("classes", &regex(&"[ab]".repeat(10_000))).starts_with("works"));
 }
 
 #[test]

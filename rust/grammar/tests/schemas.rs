@@ -188,3 +188,52 @@ fn long_answers_do_not_reach_the_limits_of_the_lexer() {
     }
     assert!(compiled_ones >= 2);
 }
+
+/// Within a longer text nothing keeps undeclared names apart, so that a number of them cannot be asked for.
+#[test]
+fn numbers_of_undeclared_names_within_grammars_are_refused() {
+    let compile = |schema: &str| compiler().compile(&lark(&format!("start: \"<\" %json {schema} \">\"")));
+    for schema in [
+        r#"{"type":"object","minProperties":2}"#,
+        r#"{"type":"object","additionalProperties":{"type":"null"},"minProperties":3,"required":["a"]}"#,
+        r#"{"type":"array","items":{"type":"object","patternProperties":{"^a+$":true},"additionalProperties":false,"minProperties":2}}"#,
+        r##"{"$ref":"#/$defs/a","$defs":{"a":{"type":"object","minProperties":2}}}"##,
+    ] {
+        let error = compile(schema).map(drop).unwrap_err().to_string();
+        assert!(error.contains("\"minProperties\"") && error.contains("required"), "{schema}: {error}");
+    }
+    for schema in [
+        r#"{"type":"object","minProperties":1}"#,
+        r#"{"type":"object","minProperties":2,"required":["a"]}"#,
+        r#"{"type":"object","properties":{"a":true,"b":true},"additionalProperties":false,"minProperties":2}"#,
+        r#"{"type":"object","patternProperties":{"^[ab]$":true},"additionalProperties":false,"minProperties":2}"#,
+    ] {
+        assert!(compile(schema).is_ok(), "{schema}: {:?}", compile(schema).err());
+    }
+}
+
+#[test]
+fn items_that_may_be_anything_and_differ_are_refused_by_name() {
+    for schema in [
+        r#"{"type":"array","items":{"type":"string"},"uniqueItems":true,"maxItems":3}"#,
+        r#"{"type":"array","uniqueItems":true}"#,
+        r#"{"type":"array","prefixItems":[{"type":"integer"}],"items":{"type":"integer"},"maxItems":2,"uniqueItems":true}"#,
+    ] {
+        let error = compiler().compile(&common::schema(schema)).map(drop).unwrap_err().to_string();
+        assert!(error.contains("\"uniqueItems\""), "{schema}: {error}");
+    }
+    check(r#"{"type":"array","items":{"type":"string"},"uniqueItems":true,"maxItems":1}"#, &["[]", r#"["a"]"#], &[r#"["a", "b"]"#]);
+}
+
+#[test]
+fn lengths_beside_formats_of_mailboxes() {
+    for most in ["", r#","maxLength":30"#, r#","maxLength":65"#, r#","maxLength":100"#, r#","maxLength":254"#, r#","maxLength":320"#] {
+        let long = format!("\"{}@b\"", "a".repeat(65));
+        check(
+            &format!(r#"{{"type":"string","format":"email"{most}}}"#),
+            &[r#""joe.bloggs@example.com""#, r#""a@[127.0.0.1]""#, r#""a@xn--bcher-kva.example""#],
+            &[&long, r#""a""#, r#""a@b@c""#],
+        );
+    }
+    check(r#"{"type":"string","format":"date"}"#, &[r#""0000-02-29""#, r#""2024-02-29""#], &[r#""2023-02-29""#]);
+}

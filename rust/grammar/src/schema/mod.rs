@@ -73,6 +73,29 @@ pub fn limits_names(schema: &Value) -> bool {
     object.contains_key("patternProperties") || schemas_within(object).any(limits_names)
 }
 
+/// Checks a prepared schema of a value within a longer text, where names of objects are not kept apart: an undeclared name that comes
+/// twice follows its schema both times, but counts once.
+///
+/// # Errors
+/// A minimum number of properties that repeated names could seem to reach.
+pub fn check_counts(schema: &Value) -> Result<(), GrammarError> {
+    let Value::Object(object) = schema else { return Ok(()) };
+    let least = object.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
+    // Required names are declared, so that each comes once, and beside them a single one is different.
+    let apart = object.get("required").and_then(Value::as_array).map_or(0, Vec::len) as u64 + 1;
+    let closed = object.get("additionalProperties") == Some(&Value::Bool(false)) && !object.contains_key("patternProperties");
+    if least > apart && !closed {
+        return Err(GrammarError::Keyword {
+            keyword: "minProperties".to_owned(),
+            place: "%json".to_owned(),
+            what: format!(
+                "of {least} in a grammar or in arguments of a tool; list the names in required, or set additionalProperties to false"
+            ),
+        });
+    }
+    schemas_within(object).try_for_each(check_counts)
+}
+
 fn schemas_within(object: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let inner = object.iter().filter(|(name, _)| !matches!(name.as_str(), "const" | "enum" | "required" | "type" | "x-guidance"));
     inner.flat_map(|(name, value)| -> Vec<&Value> {
