@@ -238,6 +238,10 @@ pub fn plain(message: &str) -> String {
         return "oneOf: that its branches exclude each other cannot be seen; give them different types, or one property with different constants"
             .to_owned();
     }
+    // An assertion of llguidance, which numbers symbols with 16 bits.
+    if message.contains("grammar.symbols.len()") {
+        return "it has too many symbols, of which there may be 65,524: write parts that are repeated as rules".to_owned();
+    }
     message.to_owned()
 }
 

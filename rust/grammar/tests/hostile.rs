@@ -66,6 +66,12 @@ fn character_classes_of_regexes_are_limited() {
 }
 
 #[test]
+fn symbols_of_grammars_are_limited() {
+    let outcome = try_out("symbols", &lark(&format!("start: {}", "\"a\" start? ".repeat(40_000))));
+    assert!(outcome.contains("too many symbols"), "{outcome}");
+}
+
+#[test]
 fn lark_grammars() {
     let chain = |n: usize| {
         (0..n).fold("start: a0\n".to_owned(), |mut text, i| {
