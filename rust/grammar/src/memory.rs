@@ -1,19 +1,15 @@
 //! Memory that a step may need, asked for before the step: what llguidance allocates cannot fail without ending the process.
 
-use std::hint::black_box;
+use fastllm_text::memory::available;
 
 use crate::error::GrammarError;
 
-/// Refuses to go on where `bytes` more cannot be reserved. Nothing is written, so that no page is used.
+/// Refuses the step where `bytes` more are not available.
 ///
 /// # Errors
 /// [`GrammarError::OutOfMemory`].
 pub fn check(bytes: usize) -> Result<(), GrammarError> {
-    let mut probe = Vec::<u8>::new();
-    let reserved = probe.try_reserve_exact(bytes);
-    // The allocation must not be optimized away.
-    black_box(probe.as_mut_ptr());
-    reserved.map_err(|_| GrammarError::OutOfMemory { what: "a grammar", bytes: bytes as u64 })
+    if available(bytes) { Ok(()) } else { Err(GrammarError::OutOfMemory { what: "a grammar", bytes: bytes as u64 }) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::translate::MAX_SOURCE;
 use super::{RenderInput, TemplateError};
 use crate::memory;
 
@@ -13,6 +14,8 @@ use crate::memory;
 const COPIES: usize = 12;
 /// Bytes of a value beyond its string.
 const NODE: usize = 256;
+/// Bytes of a syntax tree and its instructions for each byte of a source: a token takes a few bytes of it, and a node about a hundred.
+const TREE: usize = 64;
 /// What every run needs, its thread's heap and thread-local data included.
 const BASE: usize = 4 << 20;
 
@@ -23,9 +26,10 @@ pub fn of_render(input: &RenderInput<'_>) -> usize {
     bytes.saturating_mul(COPIES).saturating_add(BASE)
 }
 
-/// Bytes that compiling a template is likely to need: its syntax tree is larger than its source.
+/// Bytes that compiling a template is likely to need: its syntax tree is larger than its source. One that is too large is not compiled.
 pub fn of_compilation(source: &str) -> usize {
-    source.len().saturating_mul(NODE).saturating_add(BASE)
+    let compiled = if source.len() > MAX_SOURCE { 0 } else { source.len() };
+    compiled.saturating_mul(TREE).saturating_add(BASE)
 }
 
 /// # Errors

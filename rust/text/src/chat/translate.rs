@@ -9,7 +9,7 @@ use super::lexer::{Segment, Tag, segments, syntax};
 use super::names::Names;
 
 /// Most bytes of a template.
-const MAX_SOURCE: usize = 1 << 20;
+pub const MAX_SOURCE: usize = 1 << 20;
 /// Deepest nesting of statements.
 const MAX_BLOCKS: usize = 64;
 /// Most `elif` branches of one `if`: the interpreter nests them.
